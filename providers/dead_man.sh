@@ -1,0 +1,96 @@
+# Ends this pod from the inside: at the lease's expiry, or when nobody has been heard of for too long.
+# Started by runpod_start.sh with the pod's environment. Written for any POSIX sh; needs curl or python3.
+set -u
+leasehold_home=${HOME:-/root}
+login_home=$(eval "echo ~$(id -un)")
+expires_at=${LEASEHOLD_EXPIRES_AT:-0}
+silence_s=${LEASEHOLD_HEARTBEAT_TIMEOUT_S:-0}
+grace_s=${LEASEHOLD_BOOT_GRACE_S:-3600}
+interval_s=${LEASEHOLD_DEAD_MAN_INTERVAL_S:-10}
+patience_s=${LEASEHOLD_DEAD_MAN_PATIENCE_S:-20}
+pod_url=${LEASEHOLD_API_URL:-https://api.runpod.io/v2}/pods/${RUNPOD_POD_ID:-}
+graphql_url=${LEASEHOLD_GRAPHQL_URL:-}
+started=$(date +%s)
+
+say() { echo "leasehold dead-man: $*"; }
+
+# request METHOD URL [BODY]: prints the HTTP status, 000 when there was no answer. The key goes in by stdin or by the
+# environment, never into the arguments, which every process on the machine can read.
+request() {
+    if command -v curl >/dev/null 2>&1; then
+        printf 'header = "Authorization: Bearer %s"\n' "${RUNPOD_API_KEY:-}" |
+            curl -q -s -o /dev/null -w '%{http_code}' -m 30 -A leasehold-dead-man -K - -X "$1" \
+                ${3:+-H "Content-Type: application/json" --data "$3"} "$2" || true
+    elif command -v python3 >/dev/null 2>&1; then
+        python3 -c '
+import os, sys, urllib.error, urllib.request
+method, url, body = sys.argv[1:4]
+headers = {"Authorization": "Bearer " + os.environ.get("RUNPOD_API_KEY", ""), "User-Agent": "leasehold-dead-man",
+           "Content-Type": "application/json"}
+request = urllib.request.Request(url, data=body.encode() or None, headers=headers, method=method)
+try:
+    print(urllib.request.urlopen(request, timeout=30).status, end="")
+except urllib.error.HTTPError as error:
+    print(error.code, end="")
+except OSError:
+    print("000", end="")
+' "$1" "$2" "${3:-}"
+    else
+        printf 000
+    fi
+}
+
+# newest heartbeat of the two homes, or 0
+last_heartbeat() {
+    newest=0
+    for home in "$leasehold_home" "$login_home"; do
+        seen=$(stat -c %Y "$home/.leasehold/heartbeat" 2>/dev/null || echo 0)
+        [ "$seen" -le "$newest" ] || newest=$seen
+    done
+    echo "$newest"
+}
+
+# sets reason and returns 0 when the pod must end now
+is_due() {
+    now=$(date +%s)
+    if [ "$expires_at" -gt 0 ] && [ "$now" -ge "$expires_at" ]; then
+        reason="the lease has expired"
+        return 0
+    fi
+    [ "$silence_s" -gt 0 ] || return 1
+    last=$(last_heartbeat)
+    [ "$last" -gt "$started" ] || last=$((started + grace_s))
+    [ $((now - last)) -gt "$silence_s" ] || return 1
+    reason="no heartbeat for $((now - last)) s"
+}
+
+# attempt NAME STATUS: a success gives the cloud time to end us before the next way is tried
+attempt() {
+    say "$1: HTTP $2"
+    case $2 in 2*) sleep "$patience_s" ;; esac
+}
+
+end_pod() {
+    attempt "delete" "$(request DELETE "$pod_url")"
+    attempt "action terminate" "$(request POST "$pod_url/action" '{"action":"terminate"}')"
+    if [ -n "$graphql_url" ]; then
+        query="{\"query\":\"mutation { podTerminate(input: {podId: \\\"${RUNPOD_POD_ID:-}\\\"}) }\"}"
+        attempt "graphql podTerminate" "$(request POST "$graphql_url" "$query")"
+    fi
+    if command -v runpodctl >/dev/null 2>&1; then
+        runpodctl remove pod "${RUNPOD_POD_ID:-}" && sleep "$patience_s"
+    fi
+    attempt "action stop" "$(request POST "$pod_url/action" '{"action":"stop"}')"
+}
+
+status=$(request GET "$pod_url")
+case $status in
+2*) say "watching; this pod's key can see the pod" ;;
+*) say "watching; this pod's key cannot see the pod (HTTP $status), so ending it from here may fail" ;;
+esac
+until is_due; do sleep "$interval_s"; done
+say "ending this pod: $reason"
+while :; do
+    end_pod
+    sleep "$patience_s"
+done

@@ -1,0 +1,219 @@
+"""The pods routes of the emulated RunPod: create, list, get, change, delete, act, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from providers.emulators.call import Answer, Call, LineCut, Refused
+from providers.emulators.clock import from_rfc3339, to_rfc3339
+from providers.emulators.pod import ACTIONS, Pod
+from providers.emulators.pod_request import check_pod, place_pod
+from providers.emulators.pod_view import render_pod
+from providers.emulators.problem import invalid, not_found, refuse
+
+if TYPE_CHECKING:
+    from providers.emulators.runpod_server import RunPodServer
+
+_LOG_POLL_S = 0.1
+_KEEP_ALIVE_S = 10.0
+
+
+async def create_pod(server: RunPodServer, call: Call) -> Answer:
+    body: dict[str, Any] = call.body
+    name = body["name"]
+    if server.faults.take("insufficient_balance_402", name):
+        raise refuse(402, "Insufficient balance to deploy a pod.", fault="insufficient_balance_402")
+    if server.faults.take("pool_403", name):
+        raise refuse(403, "Your account cannot access the requested pool.", fault="pool_403")
+    if server.faults.take("create_500", name):
+        raise refuse(500, "Something went wrong. Please try again later.", fault="create_500")
+    check_pod(server, body)
+    place = place_pod(server, body)
+    pod = server.pods.create(
+        body, region=place.region, price_usd_per_hour=place.price_usd_per_hour, request=call.number
+    )
+    call.machine = pod.id
+    if server.faults.take("create_500_after_commit", name):
+        raise refuse(500, "Something went wrong. Please try again later.", fault="create_500_after_commit")
+    hang_s = server.faults.take("create_hang_after_commit", name)
+    if hang_s is not None:
+        call.fault = "create_hang_after_commit"
+        await asyncio.sleep(float(hang_s))
+        raise LineCut
+    return Answer(status=201, body=show(server, pod))
+
+
+def list_pods(server: RunPodServer, call: Call) -> Answer:
+    stale_s = float(server.faults.take("list_stale_s", call.subject) or 0)
+    pods = server.pods.list_at(server.clock.now() - stale_s)
+    with_members = call.query.get("includeClusterPods") == "true"
+    if not server.is_september:
+        return Answer(status=200, body={"pods": [show(server, pod) for pod in pods if with_members or not pod.cluster]})
+    page, has_more = cut_page(pods, call.query, cap=server.faults.take("page_cap"))
+    pagination = {"nextCursor": make_cursor(page[-1], call.query) if has_more else None, "hasNextPage": has_more}
+    # Members go after the cut, so a page may be short, or empty, with more to come.
+    shown = [show(server, pod) for pod in page if with_members or not pod.cluster]
+    return Answer(status=200, body={"pods": shown, "pagination": pagination})
+
+
+def get_pod(server: RunPodServer, call: Call) -> Answer:
+    return Answer(status=200, body=show(server, find(server, call)))
+
+
+def update_pod(server: RunPodServer, call: Call) -> Answer:
+    pod = find(server, call)
+    refuse_member(pod)
+    pod.was_touched = True
+    if not {"cmd", "entrypoint"}.isdisjoint(call.body):
+        pod.config.pop("args", None)
+    if "args" in call.body:
+        pod.config.pop("cmd", None)
+        pod.config.pop("entrypoint", None)
+    pod.config |= {key: value for key, value in call.body.items() if key != "templateId"}
+    return Answer(status=200, body=show(server, pod))
+
+
+def delete_pod(server: RunPodServer, call: Call) -> Answer:
+    pod = find(server, call)
+    refuse_member(pod)
+    if server.faults.take("delete_500", pod.name):
+        raise refuse(500, "Something went wrong. Please try again later.", fault="delete_500")
+    pod.was_touched = True
+    server.pods.delete(pod)
+    if server.faults.take("delete_500_but_done", pod.name):
+        raise refuse(500, "Something went wrong. Please try again later.", fault="delete_500_but_done")
+    return Answer(status=204)
+
+
+def act_on_pod(server: RunPodServer, call: Call) -> Answer:
+    pod = find(server, call)
+    refuse_member(pod)
+    action = call.body["action"]
+    if action not in ACTIONS[pod.status]:
+        raise refuse(409, f"action '{action}' is not allowed while the pod is {pod.status}")
+    if pod.config.get("locked") and action in ("stop", "restart"):
+        raise refuse(409, "the pod is locked")
+    pod.was_touched = True
+    if action == "terminate":
+        return delete_pod(server, call)
+    if action in ("stop", "restart"):
+        server.pods.exit(pod)
+    if action == "start":
+        refuse_start(server, pod)
+    if action in ("start", "restart"):
+        server.pods.resume(pod)
+    return Answer(status=200, body=show(server, pod))
+
+
+def refuse_start(server: RunPodServer, pod: Pod) -> None:
+    if server.faults.take("start_host_full", pod.name):
+        body = {"error": "not enough free GPUs on the host machine"}
+        raise Refused(Answer(status=400, body=body), fault="start_host_full", detail=body["error"])
+    if server.faults.take("start_zero_gpu", pod.name):
+        pod.gpu_count = 0
+
+
+async def stream_logs(server: RunPodServer, call: Call) -> web.StreamResponse:
+    """Server-sent events: the tail, then what comes, until the client hangs up."""
+    pod = find(server, call)
+    source, since = call.query.get("source"), call.query.get("since")
+    tail = int(call.query.get("tail", "100"))
+    from_moment = read_moment(call.request.headers.get("Last-Event-ID") or since)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+            **server.quota.headers(call.key, server.faults.peek("quota")),
+        }
+    )
+    await response.prepare(call.request)
+    server.pods.collect_log(pod)
+    lines = [line for line in pod.log if source in (None, line[1]) and line[0] > from_moment]
+    sent = len(pod.log)
+    quiet_s = 0.0
+    pending = lines[-tail:] if tail else []
+    while True:
+        for moment, its_source, text in pending:
+            await response.write(make_event(moment, its_source, text))
+        quiet_s = 0.0 if pending else quiet_s + _LOG_POLL_S
+        if quiet_s >= _KEEP_ALIVE_S:
+            await response.write(b": keep-alive\n\n")
+            quiet_s = 0.0
+        if pod.is_gone:
+            break
+        await asyncio.sleep(_LOG_POLL_S)
+        pending = [line for line in pod.log[sent:] if source in (None, line[1])]
+        sent = len(pod.log)
+    await response.write_eof()
+    return response
+
+
+def make_event(moment: float, source: str, line: str) -> bytes:
+    stamp = to_rfc3339(moment)
+    data = msgspec.json.encode({"ts": stamp, "source": source, "line": line})
+    return b"id: " + stamp.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def read_moment(text: str | None) -> float:
+    if not text:
+        return 0.0
+    try:
+        return from_rfc3339(text.partition("/")[0])
+    except ValueError:
+        raise invalid([f"query.since: '{text}' is not a time"]) from None
+
+
+def show(server: RunPodServer, pod: Pod) -> dict[str, Any]:
+    return render_pod(pod, now=server.clock.now(), has_arrays=server.is_september)
+
+
+def find(server: RunPodServer, call: Call) -> Pod:
+    pod = server.pods.find(call.path_value("id"))
+    if pod is None:
+        raise not_found()
+    call.machine = pod.id
+    return pod
+
+
+def refuse_member(pod: Pod) -> None:
+    if pod.cluster is not None:
+        raise refuse(409, "the pod belongs to a cluster and is managed there")
+
+
+def cut_page(pods: list[Pod], query: dict[str, str], *, cap: float | None) -> tuple[list[Pod], bool]:
+    """The pods of one page, newest first, and whether there are more."""
+    limit = int(query.get("limit", "1000"))
+    if cap is not None:
+        limit = min(limit, int(cap))
+    if "cursor" in query:
+        last = read_cursor(query)
+        pods = [pod for pod in pods if pod.number < last]
+    return pods[:limit], len(pods) > limit
+
+
+def make_cursor(last: Pod, query: dict[str, str]) -> str:
+    """Good only for the same parameters."""
+    text = json.dumps({"last": last.number, "for": list_parameters(query)})
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(query: dict[str, str]) -> int:
+    cursor = query["cursor"]
+    try:
+        content = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if content["for"] == list_parameters(query):
+            return int(content["last"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise invalid(["query.cursor: malformed, or made for other parameters"])
+
+
+def list_parameters(query: dict[str, str]) -> list[str]:
+    return sorted(f"{name}={query[name]}" for name in ("limit", "includeClusterPods") if name in query)

@@ -1,0 +1,31 @@
+"""Every cloud by its name in a job. Whoever needs a cloud gets it here; adding one is a line here and a file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from providers.cloud import Cloud
+from providers.lambda_cloud import LambdaCloud
+from providers.local import make_local_cloud
+from providers.runpod import RunPod
+from providers.settings import CloudSettings
+from schemas.errors import SpecError
+
+MakeCloud = Callable[[CloudSettings, float], Cloud]
+
+CLOUDS: Mapping[str, MakeCloud] = {
+    "local": lambda settings, price: make_local_cloud(settings.local_environment, price_usd_per_hour=price),
+    "runpod": lambda settings, _price: RunPod(settings),
+    "lambda": lambda settings, _price: LambdaCloud(settings),
+}
+
+
+def make_cloud(name: str, settings: CloudSettings, *, price_usd_per_hour: float = 0.0) -> Cloud:
+    """The cloud of that name; nothing is contacted, and a missing key shows at the first use.
+
+    price_usd_per_hour is what a machine of the local cloud shall cost; real clouds name their own prices.
+    """
+    make = CLOUDS.get(name)
+    if make is None:
+        raise SpecError(f"there is no cloud {name!r}", where="cloud", fix=f"Write one of: {', '.join(CLOUDS)}.")
+    return make(settings, price_usd_per_hour)

@@ -1,0 +1,266 @@
+"""The batch file as a whole: read once in a stream, every bad line reported. Called by `validate`, `plan`, `run` and input_index."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from runtime.batch_lines import MAX_LINE_BYTES, LineChecker, LineFacts, LineProblem, read_request
+from schemas.errors import Problem, SpecError
+
+_BUFFER_BYTES = 1024 * 1024
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BUCKETS = 64
+
+# Told of every good line: its ordinal (0, 1, ...), the offset of its first byte, its id's hash, its facts.
+LineSink = Callable[[int, int, int, LineFacts], None]
+
+
+class InputReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch file holds and what is wrong with it. `problems` are the first ones, problem_count is all of them.
+
+    lines: requests (blank lines left out); size: bytes read; end: offset behind the last request's line;
+    body_bytes: the bodies alone; max_tokens_sum is over the lines that set a limit, max_tokens_unknown counts the others.
+    """
+
+    path: str
+    model: str
+    lines: int
+    size: int
+    end: int
+    body_bytes: int
+    max_tokens_sum: int
+    max_tokens_unknown: int
+    problem_count: int
+    problems: tuple[Problem, ...] = ()
+
+    def raise_if_bad(self) -> None:
+        """Raise SpecError carrying the problems, if there are any."""
+        if self.problem_count:
+            count = f"{self.problem_count:,} problem" + ("s" if self.problem_count > 1 else "")
+            raise SpecError(
+                f"the input file has {count}; nothing was started",
+                where=self.path,
+                fix="Correct these lines and run it again.",
+                problems=self.problems,
+                omitted=self.problem_count - len(self.problems),
+            )
+
+
+def check_input(path: Path, *, endpoint: str, model: str, line_limit: int = 0, max_problems: int = 100) -> InputReport:
+    """Read the whole file (or its first line_limit requests) and report; raises SpecError if it cannot be read.
+
+    An empty `model` takes the first line's model and holds all others to it. Costs 16 bytes of memory a line.
+    """
+    return scan_input(path, endpoint=endpoint, model=model, line_limit=line_limit, max_problems=max_problems)
+
+
+def scan_input(
+    path: Path,
+    *,
+    endpoint: str,
+    model: str,
+    line_limit: int = 0,
+    max_problems: int = 100,
+    sink: LineSink | None = None,
+) -> InputReport:
+    """check_input that also tells `sink` of each good line as it goes by."""
+    scan = _Scan(path, LineChecker(endpoint=endpoint, model=model), max_problems)
+    with _open_input(path) as file:
+        try:
+            scan.read(file, line_limit, sink)
+            scan.find_duplicates(file)
+        except OSError as error:
+            raise SpecError(f"cannot read the input: {error.strerror}", where=str(path)) from error
+    return scan.report()
+
+
+def hash_bytes(data: bytes | msgspec.Raw) -> int:
+    """64 bits of SHA-256: the same on every machine and in every run, so it may be stored."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+class _Scan:
+    """One pass over one file and what it has found so far."""
+
+    def __init__(self, path: Path, checker: LineChecker, max_problems: int) -> None:
+        self.path = path
+        self.checker = checker
+        self.max_problems = max_problems
+        self.problems: list[Problem] = []
+        self.problem_count = 0
+        self.offsets, self.hashes = array("Q"), array("Q")
+        self.lines = self.size = self.end = self.body_bytes = self.max_tokens_sum = self.max_tokens_unknown = 0
+
+    def read(self, file: BinaryIO, line_limit: int, sink: LineSink | None) -> None:
+        check = self.checker.check
+        for number, start, end, line in _iterate_lines(file):
+            self.size = end
+            if not line or line.isspace():
+                continue
+            facts = check(line)
+            if isinstance(facts, LineFacts):
+                self._keep(start, facts, sink)
+            else:
+                for problem in facts:
+                    self._add(number, problem)
+            self.lines += 1
+            self.end = end
+            if self.lines == line_limit:
+                break
+        if self.lines == 0:
+            self._add(0, LineProblem(code="empty_file", message="the file has no requests"))
+
+    def _keep(self, start: int, facts: LineFacts, sink: LineSink | None) -> None:
+        id_hash = hash_bytes(facts.custom_id.encode())
+        self.offsets.append(start)
+        self.hashes.append(id_hash)
+        self.body_bytes += len(memoryview(facts.body))
+        if facts.max_tokens >= 0:
+            self.max_tokens_sum += facts.max_tokens
+        else:
+            self.max_tokens_unknown += 1
+        if sink is not None:
+            sink(self.lines, start, id_hash, facts)
+
+    def _add(self, number: int, problem: LineProblem) -> None:
+        self.problem_count += 1
+        if len(self.problems) < self.max_problems:
+            self.problems.append(
+                Problem(
+                    file=str(self.path),
+                    line=number,
+                    message=problem.message,
+                    code=problem.code,
+                    path=problem.path,
+                    fix=problem.fix,
+                )
+            )
+
+    def find_duplicates(self, file: BinaryIO) -> None:
+        """Report each later line whose custom_id an earlier one has; equal hashes are compared by reading both lines.
+
+        Past max_problems the hash alone decides: only the count depends on it, and 64 bits do not collide by chance.
+        """
+        repeated = _repeated_values(self.hashes)
+        if not repeated:
+            return
+        first: dict[int, int] = {}
+        pairs: list[tuple[int, int]] = []
+        for ordinal, value in enumerate(self.hashes):
+            if value not in repeated:
+                continue
+            if value not in first:
+                first[value] = ordinal
+            elif len(pairs) < self.max_problems:
+                pairs.append((first[value], ordinal))
+            else:
+                self.problem_count += 1
+        self._report_duplicates(file, pairs)
+
+    def _report_duplicates(self, file: BinaryIO, pairs: list[tuple[int, int]]) -> None:
+        wanted = sorted({self.offsets[ordinal] for pair in pairs for ordinal in pair})
+        numbers = _line_numbers(file, wanted)
+        for earlier, later in pairs:
+            old, new = (_read_id(file, self.offsets[ordinal]) for ordinal in (earlier, later))
+            if old == new:
+                text = f"custom_id {new!r} is also that of line {numbers[self.offsets[earlier]]}"
+                problem = LineProblem(
+                    code="duplicate_custom_id", message=text, path="custom_id", fix="Make ids unique."
+                )
+                self._add(numbers[self.offsets[later]], problem)
+        self.problems.sort(key=lambda problem: problem.line)
+
+    def report(self) -> InputReport:
+        return InputReport(
+            path=str(self.path),
+            model=self.checker.model,
+            lines=self.lines,
+            size=self.size,
+            end=self.end,
+            body_bytes=self.body_bytes,
+            max_tokens_sum=self.max_tokens_sum,
+            max_tokens_unknown=self.max_tokens_unknown,
+            problem_count=self.problem_count,
+            problems=tuple(self.problems),
+        )
+
+
+@contextlib.contextmanager
+def _open_input(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = path.open("rb", buffering=_BUFFER_BYTES)
+    except FileNotFoundError as error:
+        raise SpecError("there is no such input file", where=str(path), fix="Correct the job's `input`.") from error
+    except IsADirectoryError as error:
+        raise SpecError("the input is a folder, not a file", where=str(path), fix="Name a .jsonl file.") from error
+    except OSError as error:
+        fix = "Make the file readable for you."
+        raise SpecError(f"cannot read the input: {error.strerror}", where=str(path), fix=fix) from error
+    with file:
+        yield file
+
+
+def _iterate_lines(file: BinaryIO) -> Iterator[tuple[int, int, int, bytes]]:
+    """(number from 1, offset of its first byte, offset behind it, line). A longer line than we take is cut to MAX_LINE_BYTES."""
+    number = offset = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        number += 1
+        start, offset = offset, offset + len(line)
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            offset += _skip_line(file)
+        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+            start, line = 3, line[3:]
+        yield number, start, offset, line
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Go behind the end of the present line; how many bytes that was."""
+    skipped = 0
+    while part := file.readline(_BUFFER_BYTES):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _repeated_values(values: array[int]) -> set[int]:
+    """Values that occur more than once. By buckets of the top bits: one set of everything would cost 60 bytes a line."""
+    buckets = [array("Q") for _ in range(_BUCKETS)]
+    for value in values:
+        buckets[value >> 58].append(value)
+    repeated: set[int] = set()
+    for bucket in buckets:
+        seen = set(bucket)
+        if len(seen) != len(bucket):
+            once: set[int] = set()
+            for value in bucket:
+                (repeated if value in once else once).add(value)
+    return repeated
+
+
+def _line_numbers(file: BinaryIO, offsets: list[int]) -> dict[int, int]:
+    """The line number (from 1) of each offset; offsets ascend."""
+    numbers: dict[int, int] = {}
+    file.seek(0)
+    position, number = 0, 1
+    for offset in offsets:
+        while position < offset:
+            block = file.read(min(offset - position, _BUFFER_BYTES))
+            if not block:
+                break
+            number += block.count(b"\n")
+            position += len(block)
+        numbers[offset] = number
+    return numbers
+
+
+def _read_id(file: BinaryIO, offset: int) -> str:
+    file.seek(offset)
+    return msgspec.json.decode(read_request(file.readline(MAX_LINE_BYTES)).custom_id, type=str)

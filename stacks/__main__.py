@@ -1,0 +1,40 @@
+"""What Pulumi runs: reads the stack's configuration, makes or loads the plan, and declares the stack."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pulumi
+
+from schemas.errors import LeaseholdError
+from stacks.plan import Plan, load_plan, save_plan
+from stacks.planning import draw_up_plan
+from stacks.program import declare_stack
+from stacks.run_folder import PROJECT, RunFolder, get_home, open_run
+from stacks.stack import LIFECYCLE_MARK
+
+
+def main() -> None:
+    config = pulumi.Config()
+    folder = open_run(pulumi.get_stack(), get_home())
+    plan = _get_plan(config, folder)
+    declare_stack(plan, folder, by_hand=LIFECYCLE_MARK not in os.environ)
+
+
+def _get_plan(config: pulumi.Config, folder: RunFolder) -> Plan:
+    """The saved plan; before there is one, a preview makes it in memory and an update saves it."""
+    if folder.plan.exists():
+        return load_plan(folder.plan)
+    job = PROJECT / Path(config.require("job"))
+    plan = draw_up_plan(job, run=folder.run, line_limit=config.get_int("limit") or 0)
+    if pulumi.runtime.is_dry_run():
+        return plan
+    folder.make()
+    return save_plan(plan, folder.plan)
+
+
+try:
+    main()
+except LeaseholdError as error:
+    raise pulumi.RunError(str(error)) from None

@@ -1,0 +1,87 @@
+"""Waits for the end of the batch under plain `pulumi up`: `python -m stacks.done FOLDER`, run by the Done resource.
+
+At the end it terminates the machines, since they cost money; the lease and the proof are left to `pulumi destroy`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from providers.clock import SystemClock
+from providers.lease import is_open
+from providers.open_clouds import open_clouds
+from providers.termination import give_back
+from schemas.errors import CancelledError, LeaseholdError, MachineFailed
+from schemas.failure import read_failures
+from stacks.ledger import read_joined, read_ledger
+from stacks.outcome import Outcome, judge_progress
+from stacks.plan import Plan, load_plan
+from stacks.run_folder import RunFolder
+from stacks.run_status import read_progress
+
+_POLL_S = 0.5
+
+
+def wait_until_done(folder: RunFolder, plan: Plan) -> Outcome:
+    """The batch's outcome; raises MachineFailed once min_replicas can no longer join, CancelledError without a lease."""
+    started = time.monotonic()
+    patience_s = plan.job.limits.boot_minutes * 60 + plan.template.spec.engine.ready_timeout_s + 120
+    while True:
+        progress = read_progress(folder)
+        outcome = judge_progress(progress) if progress else None
+        if outcome is not None:
+            return outcome
+        if not is_open(folder.root):
+            raise CancelledError("the lease was revoked before the batch was done", where=folder.run)
+        _refuse_too_few(folder, plan, time.monotonic() - started > patience_s)
+        time.sleep(_POLL_S)
+
+
+def _refuse_too_few(folder: RunFolder, plan: Plan, is_late: bool) -> None:
+    failures = read_failures(folder.failures)
+    joined = {record.index for record in read_joined(folder)}
+    failed = {failure.index for failure in failures} - joined
+    can_join = len(plan.machines) - len(failed)
+    wanted = plan.job.machines.min_replicas
+    if can_join >= wanted and not (is_late and len(joined) < wanted):
+        return
+    reason = failures[-1].message if failures else "no engine became healthy in time"
+    raise MachineFailed(
+        f"{len(joined)} machine(s) joined and at least {wanted} must: {reason}",
+        where=folder.run,
+        fix="pulumi destroy gives back what is there.",
+    )
+
+
+def end_machines(folder: RunFolder) -> None:
+    """Terminate every machine that the run still has; the lease proves it later."""
+    entries = [entry for entry in read_ledger(folder) if entry.gone_at is None]
+    clouds = open_clouds(dict.fromkeys(entry.cloud for entry in entries))
+    for entry in entries:
+        give_back(
+            folder.root,
+            cloud=clouds[entry.cloud],
+            cloud_name=entry.cloud,
+            id=entry.id,
+            name=entry.name,
+            price_usd_per_hour=entry.price_usd_per_hour,
+            clock=SystemClock(),
+        )
+
+
+def main(arguments: list[str]) -> int:
+    folder = RunFolder(Path(arguments[0]))
+    try:
+        outcome = wait_until_done(folder, load_plan(folder.plan))
+        end_machines(folder)
+    except LeaseholdError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{outcome.state}: {outcome.message}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""A template as the command line of the llama.cpp server of local machines. Called by launch.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schemas.template import Template
+
+_NAMES = {
+    "max_model_len": "--ctx",
+    "max_num_seqs": "--parallel",
+    "max_num_batched_tokens": "--batch",
+    "threads": "--threads",
+    "max_tokens": "--max-tokens",
+}
+
+
+def make_llamacpp_arguments(template: Template, *, port: int) -> tuple[str, ...]:
+    """`llamacpp-server ...`; the file with the key is added by the script, which knows where it is."""
+    spec = template.spec
+    return (
+        "llamacpp-server",
+        *("--model", spec.model_source.uri),
+        *("--alias", template.model),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *_make_options(template),
+        *spec.engine.serve_args,
+    )
+
+
+def list_llamacpp_refusals(template: Template) -> list[str]:
+    """What the template asks for and this server does not have."""
+    spec = template.spec
+    refusals = [f"engine_args.{name}: llamacpp has no such option" for name in spec.engine_args if name not in _NAMES]
+    if spec.model_source.type != "local":
+        refusals.append("model_source.type: llamacpp takes local models only, a .gguf file or builtin:tiny-chat")
+    if spec.parallelism.world_size > 1:
+        refusals.append("parallelism: llamacpp runs on one device")
+    if "/v1/rerank" in spec.supported_endpoints:
+        refusals.append("supported_endpoints: llamacpp does not serve /v1/rerank here")
+    return refusals
+
+
+def _make_options(template: Template) -> Iterator[str]:
+    for name, flag in _NAMES.items():
+        if name in template.spec.engine_args:
+            yield from (flag, str(template.spec.engine_args[name]))
+    if "/v1/embeddings" in template.spec.supported_endpoints:
+        yield "--embeddings"
+    if template.spec.model_source.chat_template_path:
+        yield from ("--chat-template-file", template.spec.model_source.chat_template_path)

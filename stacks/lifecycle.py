@@ -1,0 +1,346 @@
+"""The life cycle of a run: one process of its own, `python -m stacks.lifecycle FOLDER`, started by `./inv run`.
+
+    plan (made before) -> up -> follow -> collect -> destroy -> prove -> receipt
+
+It owns status.json, asks the dispatcher to stop when time, money or the user say so, replaces machines that failed, and
+gives everything back whatever happened before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+from providers.clock import SystemClock
+from providers.lease import LEASE_FILE, revoke_lease
+from schemas.errors import LeaseholdError
+from schemas.events import append_event
+from schemas.failure import read_failures
+from schemas.job import Job
+from schemas.status import State, StopReason
+from stacks.attempts import load_attempts, save_attempts
+from stacks.ledger import read_joined, read_ledger, sum_usd
+from stacks.machine_watch import MachineWatch
+from stacks.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
+from stacks.plan import load_plan
+from stacks.receipt import make_receipt, save_receipt
+from stacks.reconcile import choose_replacements
+from stacks.release import release_run
+from stacks.run_folder import RunFolder, get_home
+from stacks.run_processes import RunProcesses, save_processes
+from stacks.run_status import StatusWriter, read_progress
+from stacks.stack import LIFECYCLE_MARK, ResourceFailure, Stack, StackCall, mark_process
+
+_POLL_S = 0.2
+_RESTARTS = 5
+_BUDGET_MARGIN_HOURS = 1 / 60
+GPU_CHECK_EXIT = 42
+
+
+class Lifecycle:
+    """One run from `up` to the receipt; `run` returns the exit code and raises nothing."""
+
+    def __init__(self, folder: RunFolder, home: Path, environment: Mapping[str, str], *, keep: bool) -> None:
+        self.folder = folder
+        self.home = home
+        self.environment = {**environment, LIFECYCLE_MARK: "1"}
+        self.keep = keep
+        self.plan = load_plan(folder.plan)
+        self.writer = StatusWriter(folder, self.plan.job.name, self.plan.input.requests)
+        self.interrupted = False
+        self.failures: list[ResourceFailure] = []
+        self.restarts = 0
+        self.watch = MachineWatch(folder)
+        self.mark = mark_process(os.getpid())
+
+    def run(self) -> int:
+        save_processes(self.folder, RunProcesses(lifecycle=self.mark))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._hear_signal)
+        try:
+            outcome = self._work()
+        except Exception as error:
+            self._log_unexpected(error)
+            outcome = judge_error(error)
+        released = self._release()
+        return self._end(outcome, released)
+
+    def _work(self) -> Outcome:
+        self.writer.enter("resource_preparing", f"making {len(self.plan.machines)} machine(s)")
+        stack = Stack(self.plan.run, self.folder.root, self.home, self.environment)
+        stack.init({"job": self.plan.job.source})
+        up = self._start_up(stack)
+        try:
+            while True:
+                outcome = self._look(up)
+                if outcome is not None:
+                    return outcome
+                if not up.is_running() and self._replace_machines(up):
+                    up = self._start_up(stack)
+                time.sleep(_POLL_S)
+        finally:
+            self._stop_up(up)
+
+    def _look(self, up: StackCall) -> Outcome | None:
+        """One look at everything that can end the batch; None to go on."""
+        progress = read_progress(self.folder)
+        if progress is not None:
+            outcome = judge_progress(progress, interrupted=self.interrupted)
+            if outcome is not None:
+                return outcome
+        reason = self._find_stop_reason()
+        if reason is not None:
+            return self._stop_batch(reason)
+        self._show_progress()
+        if not up.is_running():
+            return self._judge_up(up)
+        return None
+
+    def _find_stop_reason(self) -> StopReason | None:
+        if self.interrupted or self.folder.cancel.exists():
+            return "batch_cancelled"
+        if time.time() >= self.plan.created_at + self.plan.lifetime_s:
+            return "batch_expired"
+        limit = self.plan.job.limits.max_usd
+        if limit is not None and sum_usd(read_ledger(self.folder), time.time() + _BUDGET_MARGIN_HOURS * 3600) >= limit:
+            return "budget_exceeded"
+        return None
+
+    def _show_progress(self) -> None:
+        progress = read_progress(self.folder)
+        if progress is not None and progress.state in ("running", "draining"):
+            self._advance("in_progress", "requests are being answered")
+        elif self.writer.status.machines:
+            self._advance("submitting", "machines are there; starting their engines")
+        self.writer.refresh()
+        self._keep_dispatcher_alive()
+
+    def _advance(self, state: State, message: str) -> None:
+        order: list[State] = ["queued", "resource_preparing", "submitting", "in_progress"]
+        if self.writer.status.state in order and order.index(state) > order.index(self.writer.status.state):
+            self.writer.enter(state, message)
+
+    def _judge_up(self, up: StackCall) -> Outcome | None:
+        """After `up` has ended: enough machines, or a replacement under way, or the reason why not."""
+        joined = read_joined(self.folder)
+        if len(joined) >= self.plan.job.machines.min_replicas:
+            return None
+        if self._choose_replacements(up):
+            return None
+        engines = [each.message for each in self.failures if each.name.startswith("engine-")]
+        others = [each.message for each in self.failures]
+        outcome = judge_failures(read_failures(self.folder.failures), engines, others)
+        if read_progress(self.folder) is not None:
+            self._stop_dispatcher("batch_cancelled")
+        return outcome
+
+    def _choose_replacements(self, up: StackCall) -> dict[int, object]:
+        dead = self.watch.find_dead(read_joined(self.folder), read_progress(self.folder))
+        failed = self._find_failed_boots()
+        del up
+        return dict(
+            choose_replacements(
+                self.plan,
+                attempts=load_attempts(self.folder.attempts),
+                ledger=read_ledger(self.folder),
+                failed_to_boot=failed - dead,
+                died=dead,
+                now=time.time(),
+            )
+        )
+
+    def _find_failed_boots(self) -> set[int]:
+        """Indexes whose machine booted badly in the last `up`: for an engine that fails on a good machine no other helps."""
+        attempts = load_attempts(self.folder.attempts)
+        joined = {record.index for record in read_joined(self.folder)}
+        failed = {
+            failure.index
+            for failure in read_failures(self.folder.failures)
+            if failure.step == "endpoint" and failure.attempt == _current(attempts, failure.index)
+        }
+        for each in self.failures:
+            if each.name.startswith("engine-") and f"exit status {GPU_CHECK_EXIT}" in each.message:
+                failed.add(int(each.name.removeprefix("engine-")))
+        return failed - joined
+
+    def _replace_machines(self, up: StackCall) -> bool:
+        """Raise the attempts of machines that may be replaced; say whether another `up` is due."""
+        replacements = self._choose_replacements(up)
+        if not replacements:
+            return False
+        attempts = {**load_attempts(self.folder.attempts), **replacements}
+        save_attempts(self.folder.attempts, attempts)  # type: ignore[arg-type]
+        for index in replacements:
+            append_event(self.folder.events, "planner", "machine_replaced", f"machine {index} is replaced", index=index)
+        self.watch.forget(replacements)
+        return True
+
+    def _start_up(self, stack: Stack) -> StackCall:
+        call = stack.start_up(parallel=max(32, 5 * len(self.plan.machines)))
+        save_processes(self.folder, RunProcesses(lifecycle=self.mark, pulumi=call.mark))
+        return call
+
+    def _stop_up(self, up: StackCall) -> None:
+        """End an `up` that still runs: creates poll the lease, so revoking it ends them; then SIGINT, twice, then kill."""
+        if up.is_running():
+            self._revoke()
+            for patience_s in (3, 5, 15):
+                if up.wait(patience_s) is not None:
+                    break
+                up.interrupt()
+            if up.wait(0.1) is None:
+                up.end()
+        self.failures = up.failures() or self.failures
+
+    def _stop_batch(self, reason: StopReason) -> Outcome:
+        self.writer.enter("cancelling" if reason == "batch_cancelled" else "finalizing", f"stopping: {reason}")
+        self._stop_dispatcher(reason)
+        return judge_stop(reason, read_progress(self.folder), interrupted=self._was_interrupted())
+
+    def _was_interrupted(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.interrupted or self.folder.cancel.read_text().strip() == "interrupted"
+        return self.interrupted
+
+    def _stop_dispatcher(self, reason: StopReason) -> None:
+        if not self.folder.manifest.exists():
+            return
+        stop = [sys.executable, "-m", "runtime.dispatcher", "--stop", str(self.folder.manifest)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [*stop, "--reason", reason, "--timeout", "30"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=60,
+            )
+
+    def _keep_dispatcher_alive(self) -> None:
+        """Start the dispatcher again when it died before its end, a few times at most."""
+        progress = read_progress(self.folder)
+        if progress is None or progress.state not in ("waiting", "running", "draining"):
+            return
+        with contextlib.suppress(LeaseholdError, OSError):
+            if not _is_dispatcher_gone(progress.pid, progress.updated_at) or self.restarts >= _RESTARTS:
+                return
+        self.restarts += 1
+        append_event(self.folder.events, "dispatcher", "dispatcher_restarted", "the dispatcher died; starting it again")
+        with (self.folder.root / "dispatch.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "runtime.dispatcher", str(self.folder.manifest)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _revoke(self) -> None:
+        if (self.folder.root / LEASE_FILE).exists():
+            with contextlib.suppress(LeaseholdError):
+                revoke_lease(self.folder.root, clock=SystemClock(), timeout_s=150)
+
+    def _release(self) -> bool:
+        """Give everything back, whatever was before; say whether that is proven."""
+        if self.writer.status.state not in ("cancelling",):
+            self.writer.enter("finalizing", "giving the machines back")
+        outcome = release_run(
+            self.folder,
+            self.home,
+            self.environment,
+            keep_stack=self.keep,
+            on_call=lambda call: save_processes(self.folder, RunProcesses(lifecycle=self.mark, pulumi=call.mark)),
+            on_notice=lambda text: self._note("release_notice", text),
+        )
+        self.release_message = outcome.message
+        return outcome.verified
+
+    def _end(self, outcome: Outcome, released: bool) -> int:
+        code = choose_exit_code(outcome, released=released)
+        message = outcome.message if released else f"{outcome.message}\n{self.release_message}"
+        with self._suppress_and_log():
+            _collect(self.folder, self.plan.job)
+        with self._suppress_and_log():
+            save_receipt(self.folder, make_receipt(self.folder, self.plan, time.time()))
+        status = self.writer.end(outcome.state, "verified" if released else "unverified", code, message)
+        self._note("run_ended", f"{status.state}, released: {status.released}, exit code {code}")
+        return code
+
+    def _note(self, event: str, text: str) -> None:
+        append_event(self.folder.events, "release", event, text)
+
+    def _hear_signal(self, _number: int, _frame: object) -> None:
+        self.interrupted = True
+
+    def _log_unexpected(self, error: BaseException) -> None:
+        if not isinstance(error, LeaseholdError):
+            traceback.print_exception(error, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def _suppress_and_log(self):  # type: ignore[no-untyped-def]
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exception(error, file=sys.stderr)
+            self._note("after_run_failed", f"{type(error).__name__}: {error}")
+
+
+def _current(attempts: Mapping[int, object], index: int) -> int:
+    found = attempts.get(index)
+    return getattr(found, "attempt", 1)
+
+
+def _is_dispatcher_gone(pid: int, updated_at: float) -> bool:
+    """Whether no process of that id runs, and has not for a moment (a restarted one first has to write)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return time.time() - updated_at > 1.0
+    return False
+
+
+def _collect(folder: RunFolder, job: Job) -> None:
+    """Copy the results to the job's own output folder, each file whole or not at all."""
+    if not job.output:
+        return
+    target = Path(job.output)
+    target.mkdir(parents=True, exist_ok=True)
+    for source in (folder.output, folder.errors):
+        if source.exists():
+            half = target / f".{source.name}.new"
+            shutil.copyfile(source, half)
+            half.replace(target / source.name)
+
+
+def start_lifecycle(folder: RunFolder, environment: Mapping[str, str], *, keep: bool, detached: bool) -> int:
+    """Start the life cycle's process and return its id; detached ones survive this terminal."""
+    with folder.lifecycle_log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stacks.lifecycle", str(folder.root), *(["--keep"] if keep else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=detached,
+        )
+    return process.pid
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="stacks.lifecycle")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--keep", action="store_true")
+    parsed = parser.parse_args(arguments)
+    return Lifecycle(RunFolder(parsed.folder), get_home(), os.environ, keep=parsed.keep).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What `offers` does: what each cloud would rent now, with prices, for a job or for a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from providers.registry import CLOUDS
+
+from providers.cloud import Need, Offer
+from providers.open_clouds import open_clouds
+from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, SpecError
+from stacks.console import WORDS, make_table, print_data, print_table
+from stacks.planning import gather_offers, load_checked_job
+
+
+def report_offers(*, job: str, gpu: str, count: int, cloud: str, as_json: bool) -> int:
+    """Print offers, cheapest first; exit code 11 when there are none, or the last cloud's own when none answered."""
+    if cloud and cloud not in CLOUDS:
+        raise SpecError(f"there is no cloud {cloud!r}", fix=f"One of: {', '.join(CLOUDS)}")
+    found = _for_job(Path(job)) if job else _for_need(Need(gpu=gpu, count=count), [cloud] if cloud else list(CLOUDS))
+    chosen = sorted(
+        (offer for offer in found if not cloud or offer.cloud == cloud),
+        key=lambda offer: (not offer.available, offer.price_usd_per_hour),
+    )
+    if as_json:
+        print_data(chosen)
+    else:
+        _print_offers(chosen)
+    return 0 if any(offer.available for offer in chosen) else NoCapacity.exit_code
+
+
+def _for_job(job_file: Path) -> list[Offer]:
+    job = load_checked_job(job_file).job
+    return [offer for _, offers in gather_offers(job) for offer in offers]
+
+
+def _for_need(need: Need, names: Sequence[str]) -> list[Offer]:
+    offers: list[Offer] = []
+    errors: list[LeaseholdError] = []
+    for name, cloud in open_clouds(names, os.environ).items():
+        try:
+            offers.extend(cloud.offers(need))
+        except CredentialError as error:
+            WORDS.print(f"{name}: {error.what}", style="dim")
+            errors.append(error)
+        except (CloudError, SpecError, NoCapacity) as error:
+            WORDS.print(f"{name}: {error.what}", style="yellow")
+            errors.append(error)
+    if errors and not offers:
+        raise errors[0]
+    return offers
+
+
+def _print_offers(offers: Sequence[Offer]) -> None:
+    table = make_table("cloud", "GPU", "memory", "tier", "region", "USD/h", "stock")
+    for offer in offers:
+        gpu = offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
+        stock = offer.stock.lower() if offer.stock else ("" if offer.available else "sold out")
+        memory = f"{offer.memory_gb} GB"
+        table.add_row(offer.cloud, gpu, memory, offer.tier, offer.region, f"{offer.price_usd_per_hour:.2f}", stock)
+    print_table(table)

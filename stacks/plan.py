@@ -1,0 +1,165 @@
+"""The plan: the frozen decision of what to rent and run. Pure; saved once as plan.json, then always the saved one is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from providers.choice import Choice
+from providers.cloud import Offer
+from providers.intents import make_offer_key
+from schemas.errors import LimitError, NoCapacity, SpecError
+from schemas.files import create_file
+from schemas.job import Candidate, Job
+from schemas.template import Template
+from stacks.estimate import Estimate, InputSummary, make_estimate
+
+VERSION = 1
+# How long a release may try to prove that nothing is left before it says that it could not.
+RELEASE_DEADLINE_S = 600.0
+
+
+class PlannedMachine(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the run's machines; engine_port is unique within the run, since local machines share one computer."""
+
+    index: int
+    engine_port: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was decided before anything costs money. choices are tried in this order; line_limit 0 means all.
+
+    lifetime_s: how long the lease lasts. settle_s: how long an unclear create may stay invisible.
+    """
+
+    version: int = VERSION
+    run: str
+    created_at: float
+    job: Job
+    template: Template
+    input: InputSummary
+    line_limit: int = 0
+    choices: tuple[Choice, ...]
+    machines: tuple[PlannedMachine, ...]
+    lifetime_s: float
+    settle_s: float
+    estimate: Estimate
+
+    @property
+    def clouds(self) -> tuple[str, ...]:
+        """The clouds that any machine of this plan may be on."""
+        return tuple(dict.fromkeys(choice.offer.cloud for choice in self.choices))
+
+
+def make_plan(
+    *,
+    run: str,
+    job: Job,
+    template: Template,
+    summary: InputSummary,
+    offers: Sequence[tuple[Candidate, Sequence[Offer]]],
+    ports: Sequence[int],
+    settle_s: float,
+    now: float,
+    line_limit: int = 0,
+) -> Plan:
+    """Rank the offers and freeze the decision; raises NoCapacity without offers and LimitError for what limits forbid."""
+    choices = _rank(job, offers)
+    first = choices[0].offer
+    estimate = make_estimate(
+        summary,
+        replicas=job.machines.replicas,
+        gpus=0 if first.gpu == "cpu" else first.count,
+        usd_per_hour=first.price_usd_per_hour,
+        max_usd=job.limits.max_usd,
+        max_hours=job.limits.max_hours,
+    )
+    _refuse_too_dear(job, estimate)
+    return Plan(
+        run=run,
+        created_at=now,
+        job=job,
+        template=template,
+        input=summary,
+        line_limit=line_limit,
+        choices=choices,
+        machines=tuple(PlannedMachine(index=index, engine_port=ports[index]) for index in range(job.machines.replicas)),
+        lifetime_s=_choose_lifetime(job),
+        settle_s=settle_s,
+        estimate=estimate,
+    )
+
+
+def save_plan(plan: Plan, path: Path) -> Plan:
+    """Write the plan durably unless there is one already; the saved one is returned."""
+    create_file(path, msgspec.json.format(msgspec.json.encode(plan)))
+    return load_plan(path)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a saved plan; raises SpecError when it is missing, torn or of another version."""
+    try:
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+    except FileNotFoundError as error:
+        raise SpecError("this run has no plan", where=str(path), fix="Is it the right run? ./inv status") from error
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SpecError(f"the plan cannot be read: {error}", where=str(path)) from error
+    if plan.version != VERSION:
+        raise SpecError(f"the plan has version {plan.version}; this Leasehold reads {VERSION}", where=str(path))
+    return plan
+
+
+def _rank(job: Job, offers: Sequence[tuple[Candidate, Sequence[Offer]]]) -> tuple[Choice, ...]:
+    ranked = [_make_choice(candidate, offer) for candidate, found in offers for offer in found]
+    if not ranked:
+        raise NoCapacity("no cloud offers what the job asks for", where=job.source, fix="See ./inv offers.")
+    affordable = [
+        _make_choice(candidate, offer)
+        for candidate, found in offers
+        for offer in found
+        if candidate.max_usd_per_hour is None or offer.price_usd_per_hour <= candidate.max_usd_per_hour
+    ]
+    if not affordable:
+        raise LimitError(_describe_dear(ranked), where=job.source, fix="Raise max_usd_per_hour, or add a candidate.")
+    if job.machines.rank == "price":
+        affordable.sort(key=lambda choice: choice.offer.price_usd_per_hour)
+    affordable.sort(key=lambda choice: not choice.offer.available)
+    unique = {make_offer_key(choice.offer): choice for choice in reversed(affordable)}
+    return tuple(sorted(unique.values(), key=affordable.index))
+
+
+def _describe_dear(ranked: Sequence[Choice]) -> str:
+    nearest = sorted({(each.offer.price_usd_per_hour, make_offer_key(each.offer)) for each in ranked})[:3]
+    listed = ", ".join(f"{key} at {price:.2f}" for price, key in nearest)
+    return f"every offer costs more per hour than its candidate allows; the nearest in USD: {listed}"
+
+
+def _make_choice(candidate: Candidate, offer: Offer) -> Choice:
+    named = {
+        "network_volume": candidate.network_volume,
+        "file_system": candidate.file_system,
+        "min_cuda": candidate.min_cuda,
+    }
+    return Choice(
+        offer=offer,
+        image=candidate.image,
+        disk_gb=candidate.disk_gb,
+        settings={name: value for name, value in named.items() if value},
+    )
+
+
+def _choose_lifetime(job: Job) -> float:
+    hours = job.limits.max_hours
+    return min(job.completion_window_s, hours * 3600) if hours is not None else job.completion_window_s
+
+
+def _refuse_too_dear(job: Job, estimate: Estimate) -> None:
+    limit = job.limits.max_usd
+    if limit is not None and estimate.low_usd > limit:
+        raise LimitError(
+            f"even the low estimate, {estimate.low_usd:.2f} USD, is over limits.max_usd ({limit:.2f})",
+            where=job.source,
+            fix="Raise limits.max_usd, use --limit N for a trial, or choose a cheaper machine.",
+        )

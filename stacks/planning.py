@@ -1,0 +1,128 @@
+"""Draws up a plan: loads the job, checks the input, asks the clouds for offers. Reads everything, rents nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from providers.registry import make_cloud
+
+from providers.cloud import Need, Offer
+from providers.settings import load_cloud_settings
+from runtime.batch_input import InputReport, check_input
+from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, SpecError
+from schemas.job import Candidate, Job, LoadedJob, load_job
+from stacks.estimate import InputSummary
+from stacks.plan import Plan, make_plan
+from stacks.run_folder import PROJECT
+
+TEMPLATES = PROJECT / "jobs" / "templates"
+# How long a machine that a cloud accepted may stay invisible: the local cloud shows it at once.
+_SETTLE_S = {"local": 2.0}
+_DEFAULT_SETTLE_S = 90.0
+_PORTS = range(20000, 30000)
+
+
+def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0) -> Plan:
+    """Everything before money: job, template, input and offers; raises SpecError with all problems of job or input."""
+    loaded = load_checked_job(job_file)
+    report = check_job_input(loaded, line_limit)
+    report.raise_if_bad()
+    offers = gather_offers(loaded.job)
+    return make_plan(
+        run=run,
+        job=loaded.job,
+        template=loaded.template,
+        summary=summarize(report),
+        offers=offers,
+        ports=pick_ports(loaded.job.machines.replicas),
+        settle_s=choose_settle_s(loaded.job),
+        now=time.time(),
+        line_limit=line_limit,
+    )
+
+
+def load_checked_job(job_file: Path) -> LoadedJob:
+    """The job and its template from the checkout's templates, or from a folder `templates` beside the job."""
+    beside = job_file.resolve().parent / "templates"
+    return load_job(job_file, templates_dir=beside if beside.is_dir() else TEMPLATES)
+
+
+def check_job_input(loaded: LoadedJob, line_limit: int = 0) -> InputReport:
+    """Read the whole input of a job and report every bad line."""
+    job = loaded.job
+    return check_input(Path(job.input), endpoint=job.endpoint, model=loaded.template.model, line_limit=line_limit)
+
+
+def summarize(report: InputReport) -> InputSummary:
+    return InputSummary(
+        requests=report.lines,
+        bytes=report.body_bytes,
+        max_tokens_sum=report.max_tokens_sum,
+        requests_without_max_tokens=report.max_tokens_unknown,
+    )
+
+
+def gather_offers(job: Job) -> list[tuple[Candidate, Sequence[Offer]]]:
+    """What every candidate's cloud offers now; a cloud that fails is passed over while another answers."""
+    found: list[tuple[Candidate, Sequence[Offer]]] = []
+    errors: list[LeaseholdError] = []
+    for candidate in job.machines.candidates:
+        try:
+            found.append((candidate, fetch_offers(candidate)))
+        except (CloudError, CredentialError, NoCapacity) as error:
+            errors.append(error)
+    if errors and not any(offers for _, offers in found):
+        raise errors[0]
+    return found
+
+
+def fetch_offers(candidate: Candidate) -> Sequence[Offer]:
+    """Offers for one candidate, from its cloud."""
+    settings = load_cloud_settings(os.environ)
+    cloud = make_cloud(candidate.cloud, settings, price_usd_per_hour=candidate.price_usd_per_hour)
+    return cloud.offers(make_need(candidate))
+
+
+def make_need(candidate: Candidate) -> Need:
+    """What a candidate asks of its cloud; the price limit is applied by the plan, which can name what it refused."""
+    return Need(
+        gpu=candidate.gpu,
+        min_gb=candidate.min_gb,
+        count=candidate.count,
+        tier=candidate.tier,
+        regions=candidate.regions,
+    )
+
+
+def choose_settle_s(job: Job) -> float:
+    """The longest settle window of the job's clouds, in seconds; $LEASEHOLD_SETTLE_S overrides it (emulators)."""
+    given = os.environ.get("LEASEHOLD_SETTLE_S")
+    if given:
+        return float(given)
+    return max(_SETTLE_S.get(candidate.cloud, _DEFAULT_SETTLE_S) for candidate in job.machines.candidates)
+
+
+def pick_ports(count: int) -> list[int]:
+    """Ports for the engines that nobody on this computer listens on now: local machines share it."""
+    start = random.SystemRandom().randrange(len(_PORTS))
+    candidates = (_PORTS[(start + step) % len(_PORTS)] for step in range(len(_PORTS)))
+    return list(_take_free(candidates, count))
+
+
+def _take_free(candidates: Iterator[int], count: int) -> Iterator[int]:
+    taken = 0
+    for port in candidates:
+        if taken == count:
+            return
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            taken += 1
+            yield port
+    if taken < count:
+        raise SpecError(f"there are not {count} free ports between {_PORTS.start} and {_PORTS.stop} on this computer")

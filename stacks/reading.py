@@ -1,0 +1,126 @@
+"""What `status`, `logs`, `results`, `receipt` and `ssh` do: they read a run's folder and change nothing in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from schemas.errors import SpecError
+from schemas.events import read_events
+from schemas.machine import MachineRecord
+from schemas.ssh import SshTarget, make_ssh_arguments, write_known_hosts
+from schemas.status import State, Status
+from stacks.console import print_data, print_table, print_text
+from stacks.display import render_receipt, render_runs
+from stacks.ledger import read_joined
+from stacks.receipt import load_receipt
+from stacks.run_folder import RunFolder, find_run, get_home, list_runs
+from stacks.run_processes import is_lifecycle_alive
+from stacks.run_status import is_over, read_progress, read_status
+
+_SOURCES = ("events", "dispatch", "engine", "boot", "lifecycle", "pulumi")
+
+
+def report_status(run: str, *, as_json: bool) -> None:
+    """One run in full, or a table of all, the latest first."""
+    home = get_home()
+    folders = [find_run(run, home)] if run else list_runs(home)
+    statuses = [_read_any_status(folder) for folder in folders]
+    if as_json:
+        print_data(statuses[0] if run else statuses)
+        return
+    print_table(render_runs(statuses))
+    if run:
+        _print_details(folders[0], statuses[0])
+
+
+def _read_any_status(folder: RunFolder) -> Status:
+    """The run's status; one without a life cycle of its own (plain Pulumi) is told from its files."""
+    status = read_status(folder)
+    if status is not None:
+        return status
+    progress = read_progress(folder)
+    if progress is None:
+        return Status(run=folder.run, job=folder.run, state="queued", message="no status has been written yet")
+    state: State = "completed" if progress.state == "finished" else "in_progress"
+    return Status(run=folder.run, job=folder.run, state=state, request_counts=progress.request_counts)
+
+
+def _print_details(folder: RunFolder, status: Status) -> None:
+    for machine in status.machines:
+        print_text(
+            f"  machine {machine.index}  {machine.cloud} {machine.id}  {machine.name}  {machine.state}"
+            f"  {machine.usd_per_hour:.2f} USD/h"
+        )
+    if status.message:
+        print_text(f"  {status.message}")
+    if not is_over(status) and not is_lifecycle_alive(folder):
+        print_text(f"  its life cycle is dead; free its machines: ./inv release {folder.run}")
+
+
+def print_logs(run: str, source: str) -> None:
+    """A run's log on stdout; events as text, everything else as it was written."""
+    if source not in _SOURCES:
+        raise SpecError(f"there is no log called {source!r}", fix=f"One of: {', '.join(_SOURCES)}")
+    folder = find_run(run, get_home())
+    if source == "events":
+        for event, _ in read_events(folder.events):
+            print_text(f"{event.time}  {event.source:<10}  {event.message}")
+        return
+    paths = sorted(folder.root.glob(f"{source}-*.log")) or sorted(folder.root.glob(f"{source}*.log"))
+    if not paths:
+        raise SpecError(f"this run has no {source} log", where=folder.run)
+    for path in paths:
+        if len(paths) > 1:
+            print_text(f"==> {path.name} <==")
+        print_text(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def report_results(run: str, output: str) -> None:
+    """The paths of the results on stdout, or copies of them in a folder."""
+    folder = find_run(run, get_home())
+    present = [path for path in (folder.output, folder.errors) if path.exists()]
+    if not present:
+        raise SpecError("this run has no results (yet)", where=folder.run, fix=f"./inv status {folder.run}")
+    for path in present:
+        if output:
+            Path(output).mkdir(parents=True, exist_ok=True)
+            path = Path(shutil.copy2(path, output))
+        print_text(str(path))
+
+
+def report_receipt(run: str, *, as_json: bool) -> None:
+    """What a run has cost, once it has ended."""
+    folder = find_run(run, get_home())
+    receipt = load_receipt(folder)
+    if receipt is None:
+        raise SpecError("this run has no receipt (yet)", where=folder.run, fix=f"./inv status {folder.run}")
+    if as_json:
+        print_data(receipt)
+    else:
+        print_table(render_receipt(receipt))
+
+
+def open_shell(run: str, machine: int) -> None:
+    """Become an ssh client on one machine of a live run."""
+    folder = find_run(run, get_home())
+    records = {record.index: record for record in read_joined(folder)}
+    if machine not in records:
+        there = ", ".join(map(str, sorted(records))) or "none"
+        raise SpecError(f"machine {machine} has not joined, or is gone", where=folder.run, fix=f"Joined now: {there}.")
+    arguments = make_ssh_arguments(_make_target(folder, records[machine]))
+    os.execvp(arguments[0], [arguments[0], "-t", *arguments[1:]])
+
+
+def _make_target(folder: RunFolder, record: MachineRecord) -> SshTarget:
+    known_hosts = folder.host_keys / f"{record.name}.known_hosts"
+    write_known_hosts(known_hosts, record.name, record.host_key)
+    return SshTarget(
+        host=record.host,
+        port=record.port,
+        user=record.user,
+        key_file=str(folder.ssh_key),
+        known_hosts_file=str(known_hosts),
+        alias=record.name,
+    )

@@ -1,0 +1,49 @@
+"""What `reap` does: finds machines and keys past their lease in every account, shows them, and ends them with --yes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from providers.registry import CLOUDS
+
+from providers.clock import SystemClock
+from providers.open_clouds import open_clouds
+from providers.reaper import find_expired, reap
+from schemas.errors import ReleaseError, SpecError
+from stacks.console import WORDS, make_table, print_data, print_table
+
+
+def report_leftovers(*, act: bool, cloud: str, as_json: bool) -> int:
+    """Show what is past its expiry; with act, end it. 12 when something could not be ended."""
+    if cloud and cloud not in CLOUDS:
+        raise SpecError(f"there is no cloud {cloud!r}", fix=f"One of: {', '.join(CLOUDS)}")
+    clouds = open_clouds([cloud] if cloud else CLOUDS, os.environ)
+    findings = find_expired(clouds, time.time())
+    for name, reason in findings.skipped.items():
+        WORDS.print(f"{name} was not looked at: {reason}", style="yellow", markup=False)
+    reaped = None
+    if act and findings.expired:
+        reaped = reap(
+            findings, clouds, clock=SystemClock(), on_event=lambda _e, text, _d: WORDS.print(text, markup=False)
+        )
+    if as_json:
+        print_data({"findings": findings, "reaped": reaped})
+    else:
+        _print_findings(findings.expired, act)
+    return ReleaseError.exit_code if reaped is not None and reaped.left else 0
+
+
+def _print_findings(expired: object, act: bool) -> None:
+    leftovers = list(expired) if isinstance(expired, (list, tuple)) else []
+    if not leftovers:
+        WORDS.print("nothing is past its lease", style="green")
+        return
+    table = make_table("cloud", "kind", "id", "name", "expired", "USD/h")
+    for each in leftovers:
+        expired_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.expires_at))
+        price = f"{each.price_usd_per_hour:.2f}" if each.kind == "machine" else ""
+        table.add_row(each.cloud, each.kind, each.id, each.name, expired_at, price)
+    print_table(table)
+    if not act:
+        WORDS.print("Nothing was touched; ./inv reap --yes ends these.")

@@ -1,0 +1,136 @@
+"""What `run`, `plan`, `follow`, `cancel` and `release` do, from a job file or a run's name to an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.prompt import Confirm
+
+from schemas.errors import LeaseholdError, LimitError, ReleaseError, SpecError
+from schemas.status import Status
+from stacks.console import WORDS, print_data, print_text
+from stacks.display import render_plan, render_summary
+from stacks.follow import follow_run, request_cancel
+from stacks.plan import Plan
+from stacks.receipt import load_receipt
+from stacks.release import release_run
+from stacks.run_folder import RunFolder, find_run, get_home, list_runs
+from stacks.run_processes import end_lifecycle, is_lifecycle_alive
+from stacks.run_status import end_for_dead_lifecycle, is_over, read_status
+from stacks.start import launch_run, prepare_run
+
+_CANCEL_TIMEOUT_S = 900.0
+
+
+def pick_one_job(jobs: Sequence[str]) -> Path:
+    """The one job of a command line; several at once are not supported yet."""
+    if len(jobs) == 1:
+        return Path(jobs[0])
+    raise SpecError("several jobs in one command are not supported yet", fix="Run them one after the other.")
+
+
+def run_job(
+    job_file: Path,
+    *,
+    run: str = "",
+    line_limit: int = 0,
+    confirm: bool = False,
+    detach: bool = False,
+    foreground: bool = False,
+    keep: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Plan, ask where money is spent, start, follow; the exit code is the run's."""
+    plan = prepare_run(job_file, run=run, line_limit=line_limit)
+    WORDS.print(render_plan(plan))
+    if confirm and plan.job.costs_money:
+        _ask_consent(plan)
+    folder = launch_run(plan, os.environ, keep=keep, detached=not foreground)
+    if detach:
+        print_text(folder.run)
+        return 0
+    WORDS.print(f"run {folder.run} has started; its files are in {folder.root}", style="dim")
+    return _follow_to_end(folder, as_json=as_json, cancel_on_interrupt=True)
+
+
+def show_plan(job_file: Path, *, line_limit: int, as_json: bool) -> None:
+    """Print the plan; nothing is written and nothing is rented."""
+    plan = prepare_run(job_file, line_limit=line_limit)
+    if as_json:
+        print_data(plan)
+    else:
+        WORDS.print(render_plan(plan))
+
+
+def follow_existing(run: str) -> int:
+    """Watch a run that was started elsewhere; Ctrl-C ends only the watching."""
+    return _follow_to_end(find_run(run, get_home()), as_json=False, cancel_on_interrupt=False)
+
+
+def cancel_run(run: str) -> int:
+    """Ask the life cycle to cancel, and wait until everything is released; 0 when it is."""
+    folder = _find_live_run(run)
+    request_cancel(folder, "cancelled")
+    status = follow_run(folder, WORDS, cancel_on_interrupt=False)
+    _print_summary(folder, status)
+    return ReleaseError.exit_code if status.released == "unverified" else 0
+
+
+def release_existing(run: str, *, force: bool) -> int:
+    """Destroy and prove, whatever state the run is in; 0 when absence is proven."""
+    folder = _find_live_run(run, ended_too=True)
+    if not end_lifecycle(folder, timeout_s=_CANCEL_TIMEOUT_S) and not force:
+        raise LeaseholdError(
+            "the run's life cycle still works on its release", where=folder.run, fix="Wait, or add --force."
+        )
+    before = read_status(folder)
+    if is_over(before) and before is not None and before.released == "verified" and not force:
+        print_text(f"{folder.run}: released and verified already")
+        return 0
+    outcome = release_run(folder, get_home(), os.environ, force=force, on_notice=lambda text: WORDS.print(text))
+    status = end_for_dead_lifecycle(folder, verified=outcome.verified, message=outcome.message)
+    if outcome.verified:
+        print_text(f"{folder.run}: released, verified: no machine of this run is left")
+        return 0
+    _print_summary(folder, status)
+    return ReleaseError.exit_code
+
+
+def _ask_consent(plan: Plan) -> None:
+    if not sys.stdin.isatty():
+        raise LimitError(
+            f"this run may cost {plan.estimate.low_usd:.2f} to {plan.estimate.high_usd:.2f} USD and nobody can be asked",
+            where=plan.job.source,
+            fix="Add --yes if that is what you want.",
+        )
+    if not Confirm.ask("Rent these machines?", console=WORDS, default=False):
+        raise LimitError("not started: you said no", where=plan.job.source)
+
+
+def _follow_to_end(folder: RunFolder, *, as_json: bool, cancel_on_interrupt: bool) -> int:
+    status = follow_run(folder, WORDS, cancel_on_interrupt=cancel_on_interrupt)
+    _print_summary(folder, status)
+    if as_json:
+        print_data(status)
+    return status.exit_code if status.exit_code is not None else 1
+
+
+def _print_summary(folder: RunFolder, status: Status) -> None:
+    WORDS.print(render_summary(status, load_receipt(folder)))
+
+
+def _find_live_run(run: str, *, ended_too: bool = False) -> RunFolder:
+    """The run that is meant; without a name there must be just one that lives."""
+    home = get_home()
+    if run:
+        return find_run(run, home)
+    live = [each for each in list_runs(home) if is_lifecycle_alive(each)]
+    if len(live) > 1:
+        names = ", ".join(each.run for each in live)
+        raise SpecError(f"{len(live)} runs are live", fix=f"Say which: {names}")
+    if live or ended_too:
+        return live[0] if live else find_run("", home)
+    raise SpecError("no run is live", fix="./inv status shows all runs.")

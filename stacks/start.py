@@ -1,0 +1,59 @@
+"""Starts a run: names it, draws up its plan, makes its folder, and hands over to the life cycle. Called by `run` and `demo`."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from schemas.errors import SpecError
+from stacks.lifecycle import start_lifecycle
+from stacks.plan import Plan, save_plan
+from stacks.planning import draw_up_plan
+from stacks.run_folder import RunFolder, get_home, open_run, prepare_home
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_RUN_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,79}")
+
+
+def make_run_id(job: str) -> str:
+    """`<job>-<yymmdd>-<6 characters>`."""
+    source = random.SystemRandom()
+    return f"{job}-{time.strftime('%y%m%d')}-{''.join(source.choices(_LETTERS, k=6))}"
+
+
+def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
+    """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one."""
+    if not job_file.is_file():
+        raise SpecError("there is no such job file", where=str(job_file), fix="./inv new writes one.")
+    plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit)
+    name = run or make_run_id(plan.job.name)
+    if _RUN_ID.fullmatch(name) is None:
+        raise SpecError(f"{name!r} cannot be a run's id", fix="Letters, digits, '-', '_' and '.', at most 80.")
+    folder = open_run(name, get_home())
+    if folder.root.exists():
+        raise SpecError(
+            f"there is a run {name} already", where=str(folder.root), fix="Leave --run out, or give another id."
+        )
+    return msgspec.structs.replace(plan, run=name)
+
+
+def launch_run(plan: Plan, environment: Mapping[str, str], *, keep: bool, detached: bool) -> RunFolder:
+    """Write the plan down and start the life cycle; from here on the run goes on by itself."""
+    home = get_home()
+    prepare_home(home)
+    folder = open_run(plan.run, home)
+    try:
+        folder.root.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise SpecError(
+            f"there is a run {plan.run} already", where=str(folder.root), fix="Give it another id."
+        ) from error
+    folder.make()
+    save_plan(plan, folder.plan)
+    start_lifecycle(folder, environment, keep=keep, detached=detached)
+    return folder

@@ -1,0 +1,128 @@
+"""Users' mistakes: one message with where, what and what to do, exit code 2, no traceback, nothing started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.workshop import Workshop
+
+pytestmark = [pytest.mark.wire, pytest.mark.timeout(60)]
+
+GOOD = """version: 1
+name: trial
+input: trial.jsonl
+endpoint: /v1/chat/completions
+template: tiny-chat@1.0.0
+machines: {replicas: 1, candidates: [{cloud: local}]}
+limits: {max_hours: 1}
+"""
+
+BAD_JOBS = {
+    "empty": ("", "empty"),
+    "tabs": ("version: 1\n\tname: x\n", "tab"),
+    "duplicate key": (GOOD + "name: again\n", "name"),
+    "wrong type": (GOOD.replace("replicas: 1", "replicas: many"), "replicas"),
+    "unknown key": (GOOD.replace("template:", "tmeplate:"), "template"),
+    "name too long": (GOOD.replace("name: trial", "name: " + "a" * 60), "name"),
+    "missing template": (GOOD.replace("tiny-chat@1.0.0", "nobody@1.0.0"), "nobody"),
+    "no such cloud": (GOOD.replace("cloud: local", "cloud: lokal"), "local"),
+    "not a mapping": ("- 1\n- 2\n", "mapping"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_JOBS)
+def test_a_bad_job_is_exit_2_with_its_place_and_starts_nothing(workshop: Workshop, case: str) -> None:
+    text, word = BAD_JOBS[case]
+    workshop.write_input(workshop.folder / "trial.jsonl", lines=2, max_tokens=4)
+    job = workshop.folder / "bad.yaml"
+    job.write_text(text)
+
+    done = workshop.inv("run", str(job), "--run", "never")
+
+    assert done.returncode == 2, done.stderr
+    assert word in done.stderr
+    assert "bad.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not workshop.run_dir("never").exists()
+    assert workshop.machines() == []
+
+
+BAD_LINES = {
+    "invalid_json_line": "{not json",
+    "missing_custom_id": '{"method":"POST","url":"/v1/chat/completions","body":{"model":"tiny-chat"}}',
+    "duplicate_custom_id": '{"custom_id":"id-0","method":"POST","url":"/v1/chat/completions","body":{"model":"tiny-chat"}}',
+    "invalid_method": '{"custom_id":"a","method":"GET","url":"/v1/chat/completions","body":{"model":"tiny-chat"}}',
+    "url_mismatch": '{"custom_id":"a","method":"POST","url":"/v1/embeddings","body":{"model":"tiny-chat"}}',
+    "invalid_body": '{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":"x"}',
+    "model_mismatch": '{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-5"}}',
+    "stream_not_supported": (
+        '{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"tiny-chat","stream":true}}'
+    ),
+}
+
+
+@pytest.mark.parametrize("code", BAD_LINES)
+def test_a_bad_line_is_exit_2_with_its_number_and_code(workshop: Workshop, code: str) -> None:
+    job = workshop.write_job(lines=2)
+    with (workshop.folder / "trial.jsonl").open("a") as file:
+        file.write(BAD_LINES[code] + "\n")
+
+    done = workshop.inv("run", str(job), "--run", "never")
+
+    assert done.returncode == 2, done.stderr
+    assert code in done.stderr
+    assert "trial.jsonl:3" in done.stderr
+    assert not workshop.run_dir("never").exists()
+
+
+def test_missing_and_unreadable_files_are_exit_2(workshop: Workshop) -> None:
+    job = workshop.write_job()
+    (workshop.folder / "trial.jsonl").unlink()
+    cases = {
+        "no job": workshop.folder / "nothing.yaml",
+        "a folder": workshop.folder,
+        "no input": job,
+    }
+    for path in cases.values():
+        done = workshop.inv("run", str(path))
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr and done.stderr.strip()
+
+
+def test_an_empty_input_is_exit_2(workshop: Workshop) -> None:
+    job = workshop.write_job()
+    (workshop.folder / "trial.jsonl").write_text("\n\n")
+
+    done = workshop.inv("validate", str(job))
+
+    assert done.returncode == 2
+    assert "empty_file" in done.stderr
+
+
+@pytest.mark.parametrize("typed", [["run"], ["rum", "x.yaml"], ["run", "x.yaml", "--no-such-flag"], ["status", "a", "b"]])
+def test_wrong_arguments_are_exit_2_in_one_sentence(workshop: Workshop, typed: list[str]) -> None:
+    done = workshop.inv(*typed)
+
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+
+
+def test_commands_about_runs_that_do_not_exist_say_so(workshop: Workshop) -> None:
+    for command in ("logs", "results", "receipt", "cancel", "release", "follow", "ssh"):
+        done = workshop.inv(command, "nobody")
+        assert done.returncode == 2, (command, done.stderr)
+        assert "Traceback" not in done.stderr and done.stderr.strip()
+
+
+def test_a_job_that_costs_money_is_not_started_without_consent(workshop: Workshop, tmp_path: Path) -> None:
+    dear = {"replicas": 1, "candidates": [{"cloud": "local", "price_usd_per_hour": 2}]}
+    job = workshop.write_job(machines=dear, limits={"max_usd": 5, "max_hours": 1})
+
+    done = workshop.inv("run", str(job), "--run", "asked")
+
+    assert done.returncode == 5
+    assert "--yes" in done.stderr
+    assert not workshop.run_dir("asked").exists()

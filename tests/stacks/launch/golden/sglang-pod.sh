@@ -1,0 +1,46 @@
+set -eu
+port=8001
+health_path=/health
+ready_timeout_s=1800
+gpu_count=1
+gpu_memory_mib=73728
+gpu_timeout_s=20
+key_variable=SGLANG_API_KEY
+needs_hf_token=no
+container=''
+print_engine_script() {
+  cat <<'LEASEHOLD_ENGINE'
+#!/bin/sh
+printf '%s\n' "$$" >"$HOME/.leasehold/engine.pid"
+umask 022
+# A session of sshd does not have the environment of the image.
+if [ -r /proc/1/environ ]; then
+  image_path=$(tr '\0' '\n' 2>/dev/null </proc/1/environ | sed -n 's/^PATH=//p' | head -n 1)
+  PATH=$PATH${image_path:+:$image_path}
+  image_libraries=$(tr '\0' '\n' 2>/dev/null </proc/1/environ | sed -n 's/^LD_LIBRARY_PATH=//p' | head -n 1)
+  if [ -z "${LD_LIBRARY_PATH:-}" ] && [ -n "$image_libraries" ]; then export LD_LIBRARY_PATH="$image_libraries"; fi
+fi
+if ! { python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("sglang") is None)' && python3 -c 'import sys; from importlib.metadata import distributions; found = [d.version for d in distributions(name="sglang")] or ["0.5.3"]; sys.exit(found[0].split("+")[0] != "0.5.3")'; }; then
+  echo 'installing sglang==0.5.3'
+  if command -v uv >/dev/null 2>&1; then
+    uv pip install --system --break-system-packages sglang==0.5.3
+  else
+    PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
+      python3 -m pip install --no-input --disable-pip-version-check sglang==0.5.3
+  fi || exit
+fi
+if ! command -v python3 >/dev/null 2>&1; then echo 'there is no python3 on PATH' >&2; exit 127; fi
+exec python3 \
+  -c 'import os, runpy, sys; sys.argv += ["--api-key", os.environ.pop("SGLANG_API_KEY")]; runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=True)' \
+  --model-path Qwen/Qwen2.5-7B-Instruct \
+  --served-model-name Qwen/Qwen2.5-7B-Instruct \
+  --host 127.0.0.1 \
+  --port 8001 \
+  --enable-metrics \
+  --disable-radix-cache \
+  --context-length 8192 \
+  --max-running-requests 256 \
+  --quantization fp8 \
+  --kv-cache-dtype fp8_e4m3
+LEASEHOLD_ENGINE
+}

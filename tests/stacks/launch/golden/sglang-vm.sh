@@ -1,0 +1,55 @@
+set -eu
+port=8001
+health_path=/health
+ready_timeout_s=1800
+gpu_count=8
+gpu_memory_mib=73728
+gpu_timeout_s=20
+key_variable=SGLANG_API_KEY
+needs_hf_token=no
+container=leasehold-engine-8001
+print_engine_script() {
+  cat <<'LEASEHOLD_ENGINE'
+#!/bin/sh
+printf '%s\n' "$$" >"$HOME/.leasehold/engine.pid"
+umask 022
+cache=$HOME/.cache/huggingface
+sudo='sudo -n'
+command -v sudo >/dev/null 2>&1 || sudo=
+# The daemon may still be starting on a machine that has just booted.
+tries=0
+until $sudo docker info >/dev/null 2>&1; do
+  tries=$((tries + 1))
+  if [ "$tries" -gt 60 ]; then
+    $sudo docker info
+    exit 125
+  fi
+  sleep 1
+done
+mkdir -p "$cache"
+exec $sudo docker run \
+  --rm \
+  --init \
+  --name leasehold-engine-8001 \
+  --gpus all \
+  --ipc=host \
+  --network=host \
+  --ulimit memlock=-1 \
+  --ulimit stack=67108864 \
+  --env-file "$HOME/.leasehold/engine.env" \
+  --volume "$cache:/root/.cache/huggingface" \
+  --entrypoint python3 \
+  lmsysorg/sglang:v0.5.3 \
+  -c 'import os, runpy, sys; sys.argv += ["--api-key", os.environ.pop("SGLANG_API_KEY")]; runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=True)' \
+  --model-path Qwen/Qwen3-235B-A22B \
+  --served-model-name Qwen/Qwen3-235B-A22B \
+  --host 127.0.0.1 \
+  --port 8001 \
+  --enable-metrics \
+  --tp-size 8 \
+  --ep-size 2 \
+  --speculative-algorithm STANDALONE \
+  --speculative-num-draft-tokens 4 \
+  --speculative-draft-model-path a/draft
+LEASEHOLD_ENGINE
+}

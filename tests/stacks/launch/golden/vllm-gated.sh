@@ -1,0 +1,49 @@
+set -eu
+port=8001
+health_path=/health
+ready_timeout_s=1800
+gpu_count=1
+gpu_memory_mib=22118
+gpu_timeout_s=20
+key_variable=VLLM_API_KEY
+needs_hf_token=yes
+container=leasehold-engine-8001
+print_engine_script() {
+  cat <<'LEASEHOLD_ENGINE'
+#!/bin/sh
+printf '%s\n' "$$" >"$HOME/.leasehold/engine.pid"
+umask 022
+cache=$HOME/.cache/huggingface
+sudo='sudo -n'
+command -v sudo >/dev/null 2>&1 || sudo=
+# The daemon may still be starting on a machine that has just booted.
+tries=0
+until $sudo docker info >/dev/null 2>&1; do
+  tries=$((tries + 1))
+  if [ "$tries" -gt 60 ]; then
+    $sudo docker info
+    exit 125
+  fi
+  sleep 1
+done
+mkdir -p "$cache"
+exec $sudo docker run \
+  --rm \
+  --init \
+  --name leasehold-engine-8001 \
+  --gpus all \
+  --ipc=host \
+  --network=host \
+  --ulimit memlock=-1 \
+  --ulimit stack=67108864 \
+  --env VLLM_NO_USAGE_STATS=1 \
+  --env-file "$HOME/.leasehold/engine.env" \
+  --volume "$cache:/root/.cache/huggingface" \
+  --entrypoint vllm \
+  vllm/vllm-openai:v0.11.0 \
+  serve meta-llama/Llama-3.1-8B-Instruct \
+  --served-model-name meta-llama/Llama-3.1-8B-Instruct \
+  --host 127.0.0.1 \
+  --port 8001
+LEASEHOLD_ENGINE
+}

@@ -1,0 +1,43 @@
+set -eu
+port=8001
+health_path=/health
+ready_timeout_s=1800
+gpu_count=1
+gpu_memory_mib=73728
+gpu_timeout_s=20
+key_variable=VLLM_API_KEY
+needs_hf_token=no
+container=''
+print_engine_script() {
+  cat <<'LEASEHOLD_ENGINE'
+#!/bin/sh
+printf '%s\n' "$$" >"$HOME/.leasehold/engine.pid"
+umask 022
+export VLLM_NO_USAGE_STATS=1
+# A session of sshd does not have the environment of the image.
+if [ -r /proc/1/environ ]; then
+  image_path=$(tr '\0' '\n' 2>/dev/null </proc/1/environ | sed -n 's/^PATH=//p' | head -n 1)
+  PATH=$PATH${image_path:+:$image_path}
+  image_libraries=$(tr '\0' '\n' 2>/dev/null </proc/1/environ | sed -n 's/^LD_LIBRARY_PATH=//p' | head -n 1)
+  if [ -z "${LD_LIBRARY_PATH:-}" ] && [ -n "$image_libraries" ]; then export LD_LIBRARY_PATH="$image_libraries"; fi
+fi
+if ! { command -v vllm >/dev/null 2>&1; }; then
+  echo 'installing vllm'
+  if command -v uv >/dev/null 2>&1; then
+    uv pip install --system --break-system-packages vllm
+  else
+    PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
+      python3 -m pip install --no-input --disable-pip-version-check vllm
+  fi || exit
+fi
+if ! command -v vllm >/dev/null 2>&1; then echo 'there is no vllm on PATH' >&2; exit 127; fi
+exec vllm serve Qwen/Qwen2.5-32B-Instruct \
+  --served-model-name Qwen/Qwen2.5-32B-Instruct \
+  --host 127.0.0.1 \
+  --port 8001 \
+  --speculative-config '{"model": "Qwen/Qwen2.5-0.5B-Instruct", "num_speculative_tokens": 5}' \
+  --no-async-scheduling \
+  --middleware a.b \
+  --middleware c.d
+LEASEHOLD_ENGINE
+}

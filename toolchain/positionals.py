@@ -1,0 +1,35 @@
+"""What may stand after a task's name without a flag, in this order; `arguments` turns it into flags for invoke.
+
+`name` is required, `name?` may be left out, `name+` may be repeated (at least once) and comes last.
+"""
+
+from __future__ import annotations
+
+POSITIONALS: dict[str, tuple[str, ...]] = {
+    "bench": (),
+    "cancel": ("run?",),
+    "check": (),
+    "demo": (),
+    "dispatch": ("input", "outdir"),
+    "doctor": (),
+    "emulate": (),
+    "env": (),
+    "follow": ("run?",),
+    "logs": ("run?",),
+    "new": (),
+    "offers": ("job?",),
+    "plan": ("job",),
+    "reap": (),
+    "receipt": ("run?",),
+    "release": ("run?",),
+    "report": ("run?",),
+    "results": ("run?",),
+    "resume": ("run?",),
+    "retry": ("run?",),
+    "run": ("job+",),
+    "schema": (),
+    "ssh": ("run?", "machine?"),
+    "status": ("run?",),
+    "test": (),
+    "validate": ("job+",),
+}
