@@ -44,17 +44,16 @@ def validate(_context: Context, job: list[str], json: bool = False) -> None:
 @task(help={"template": "the schema of a template instead of a job's"})
 def schema(_context: Context, template: bool = False) -> None:
     """Print the JSON Schema of a job, or of a template."""
-    from schemas.spec_schema import load_schema_text
+    from schemas.spec_schema import render_schema
     from stacks.console import print_text
 
-    print_text(load_schema_text("template" if template else "job"))
+    print_text(render_schema("template" if template else "job"))
 
 
 @task
 def new(_context: Context) -> None:
     """Print a commented job to start from: ./inv new > my-job.yaml."""
-    from schemas.skeleton import render_job_skeleton
-
+    from schemas.job_skeleton import render_job_skeleton
     from stacks.console import print_text
 
     print_text(render_job_skeleton())

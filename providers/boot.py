@@ -8,6 +8,7 @@ import msgspec
 
 from providers.clock import Clock, OnEvent
 from providers.cloud import Cloud, Endpoint, MachineState
+from providers.intents import record_seen
 from providers.lease import is_open
 from providers.ssh_probe import probe_ssh
 from schemas.errors import CancelledError, CloudError, MachineFailed
@@ -28,7 +29,10 @@ class BootLimits(msgspec.Struct, frozen=True, kw_only=True):
 class _Boot:
     """One machine's way to SSH; remembers what it waits for, so that a deadline can say it."""
 
-    def __init__(self, cloud: Cloud, machine_id: str, target: SshTarget, limits: BootLimits, clock: Clock) -> None:
+    def __init__(
+        self, run_dir: Path, cloud: Cloud, machine_id: str, target: SshTarget, limits: BootLimits, clock: Clock
+    ) -> None:
+        self.run_dir = run_dir
         self.cloud = cloud
         self.machine_id = machine_id
         self.target = target
@@ -49,12 +53,17 @@ class _Boot:
         if state is None:
             self._expect_to_be_seen()
             return None
-        self.seen = True
+        self._note_sighting(state)
         self._refuse_dead(state)
         if state.endpoint is None:
             self.waits_for = f"an address ({state.detail or state.phase})"
             return None
         return state.endpoint if self._answers(state.endpoint) else None
+
+    def _note_sighting(self, state: MachineState) -> None:
+        if not self.seen:
+            self.seen = True
+            record_seen(self.run_dir, name=state.name, id=state.id, now=self.clock.now())
 
     def _expect_to_be_seen(self) -> None:
         if self.seen:
@@ -104,9 +113,9 @@ def wait_until_ssh_answers(
     target = SshTarget(
         host="", port=0, user="", key_file=str(run_dir / "id_ed25519"), known_hosts_file=str(known_hosts), alias=alias
     )
-    boot = _Boot(cloud, machine_id, target, limits, clock)
+    boot = _Boot(run_dir, cloud, machine_id, target, limits, clock)
     try:
-        endpoint = _poll(run_dir, boot)
+        endpoint = _poll(boot)
     except MachineFailed as error:
         raise _with_boot_log(error, cloud, machine_id, run_dir / f"boot-{index}.log") from error
     seconds = clock.monotonic() - boot.started
@@ -114,10 +123,10 @@ def wait_until_ssh_answers(
     return endpoint
 
 
-def _poll(run_dir: Path, boot: _Boot) -> Endpoint:
+def _poll(boot: _Boot) -> Endpoint:
     interval_s = boot.limits.first_interval_s
     while True:
-        if not is_open(run_dir):
+        if not is_open(boot.run_dir):
             raise CancelledError("the lease was revoked while the machine booted", where=boot.machine_id)
         endpoint = boot.try_once()
         if endpoint is not None:

@@ -190,7 +190,7 @@ class CloudSweep:
     def _settles_for(self, history: CreateHistory) -> float:
         if history.is_unresolved:
             return self._revoked_at + self._window_s
-        is_seen = all(id in self._seen for id in history.live_ids)
+        is_seen = all(id in self._seen or id in history.seen_ids for id in history.live_ids)
         if not history.unclear and is_seen:
             return 0.0
         # An unclear create that was adopted may have made a twin; one that was answered may not be listed yet.

@@ -22,8 +22,10 @@ from providers.secret import Secret
 from schemas.errors import (
     CloudError,
     CredentialError,
+    RateLimited,
     RequestRefused,
     RetiredApi,
+    SpecError,
     UnclearOutcome,
 )
 
@@ -102,17 +104,7 @@ class HttpClient:
         self._clock = clock
         self._request_timeout_s = request_timeout_s
         self._jitter = jitter
-        self._http = httpx.Client(
-            headers={
-                "Authorization": f"Bearer {api.key.reveal()}",
-                "User-Agent": f"leasehold/{read_version()}",
-                "Accept": "application/json",
-            },
-            limits=httpx.Limits(max_keepalive_connections=0),
-            follow_redirects=False,
-            trust_env=not api.is_loopback,
-            transport=transport,
-        )
+        self._http = _open_http(api, transport)
 
     def call(
         self,
@@ -148,8 +140,9 @@ class HttpClient:
             deadline=self._clock.monotonic() + seconds,
         )
         failed_tries = waits = 0
+        attempt: _Try | None = None
         while True:
-            self._wait_for_turn(call)
+            self._wait_for_turn(call, attempt)
             attempt = self._try(call, parse)
             verdict = decide(attempt.outcome, kind)
             if verdict == "accept":
@@ -218,9 +211,15 @@ class HttpClient:
             what, where=api.key_variable, fix=f"Set {api.key_variable} to a key with at least: {api.least_right}."
         )
 
-    def _wait_for_turn(self, call: _Call) -> None:
+    def _wait_for_turn(self, call: _Call, last: _Try | None) -> None:
+        """When there is no turn for another try, what the last one ended with is the better error."""
         left_s = max(0.0, call.deadline - self._clock.monotonic())
-        wait_s = self._limiter.reserve(call.operation, patience_s=min(call.patience_s, left_s))
+        try:
+            wait_s = self._limiter.reserve(call.operation, patience_s=min(call.patience_s, left_s))
+        except RateLimited:
+            if last is not None and last.outcome != "rate_limited":
+                self._raise(call, last)
+            raise
         if wait_s > 0:
             self._clock.sleep(wait_s)
 
@@ -302,6 +301,28 @@ def read_version() -> str:
         return importlib.metadata.version("leasehold")
     except importlib.metadata.PackageNotFoundError:
         return "0"
+
+
+def _open_http(api: CloudApi, transport: httpx.BaseTransport | None) -> httpx.Client:
+    """The connections; raises SpecError when the environment names a proxy or certificates that cannot be used."""
+    try:
+        return httpx.Client(
+            headers={
+                "Authorization": f"Bearer {api.key.reveal()}",
+                "User-Agent": f"leasehold/{read_version()}",
+                "Accept": "application/json",
+            },
+            limits=httpx.Limits(max_keepalive_connections=0),
+            follow_redirects=False,
+            trust_env=not api.is_loopback,
+            transport=transport,
+        )
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        raise SpecError(
+            f"the network settings of this environment cannot be used: {clean(str(error), at_most=160)}",
+            where="HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE",
+            fix="Correct or unset these variables; SOCKS proxies need the package socksio.",
+        ) from error
 
 
 def _describe(attempt: _Try) -> str:

@@ -20,6 +20,7 @@ Outcome = Literal[
     "",
     "created",
     "adopted",
+    "seen",
     "refused",
     "no_capacity",
     "unclear",
@@ -37,8 +38,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """One line. kind: intent before the create, answer after it, resolved when a later look told more.
 
     name: the machine's, one create each. attempt: the Machine resource's. time: seconds since 1970. absent: not seen
-    until the settle window had passed, which is not yet a proof. unconfirmed: told to go, not seen to be gone. deleted:
-    was seen, then gone.
+    until the settle window had passed, which is not yet a proof. seen: its cloud has shown it. unconfirmed: told to go,
+    not seen to be gone. deleted: was seen, then gone.
     """
 
     version: int = VERSION
@@ -69,7 +70,8 @@ UNKNOWN_LOG = IntentLog(damaged=1)
 class CreateHistory(msgspec.Struct, frozen=True, kw_only=True):
     """All that the log says of one name. outcome "" means that no answer was recorded.
 
-    ids: every machine known under the name; dropped_ids: those told to go; gone_ids: those seen and then gone.
+    ids: every machine known under the name; dropped_ids: those told to go; gone_ids: those seen and then gone; seen_ids: those
+    that their cloud has shown, so that their absence means something.
     unclear: the answer to the create is lost, so it may have made none, one or two machines.
     """
 
@@ -83,6 +85,7 @@ class CreateHistory(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     dropped_ids: tuple[str, ...] = ()
     gone_ids: tuple[str, ...] = ()
+    seen_ids: tuple[str, ...] = ()
     outcome: Outcome = ""
     unclear: bool = True
 
@@ -128,6 +131,28 @@ def append_intent(run_dir: Path, intent: Intent) -> None:
             where=str(path),
             fix="Make room or give access; without this record no machine is created.",
         ) from error
+
+
+def record_seen(run_dir: Path, *, name: str, id: str, now: float) -> None:
+    """Write down that a cloud has shown a machine: from then on its absence means that it is gone."""
+    history = next((each for each in fold_histories(load_intents(run_dir).intents) if each.name == name), None)
+    if history is None or id in history.seen_ids:
+        return
+    append_intent(
+        run_dir,
+        Intent(
+            time=now,
+            kind="resolved",
+            name=name,
+            index=history.index,
+            attempt=history.attempt,
+            cloud=history.cloud,
+            offer=history.offer,
+            price_usd_per_hour=history.price_usd_per_hour,
+            id=id,
+            outcome="seen",
+        ),
+    )
 
 
 def load_intents(run_dir: Path) -> IntentLog:
@@ -204,10 +229,11 @@ def _go_on(before: CreateHistory, intent: Intent) -> CreateHistory:
         ids=_join(before.ids, id),
         dropped_ids=_join(before.dropped_ids, id if is_dropped else ()),
         gone_ids=_join(before.gone_ids, id if is_dropped and intent.outcome != "unconfirmed" else ()),
+        seen_ids=_join(before.seen_ids, id if intent.outcome in ("seen", "adopted") else ()),
         unclear=before.unclear and not (intent.kind == "answer" and intent.outcome in _CLEAR),
     )
     # One of two twins that is told to go does not change what became of the name.
-    keeps_outcome = intent.outcome == "" or (is_dropped and (intent.outcome == "unconfirmed" or bool(after.live_ids)))
+    keeps_outcome = intent.outcome in ("", "seen") or (is_dropped and (intent.outcome == "unconfirmed" or bool(after.live_ids)))
     return after if keeps_outcome else msgspec.structs.replace(after, outcome=intent.outcome)
 
 

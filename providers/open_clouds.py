@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+from providers.clock import Waits
 from providers.closed_cloud import ClosedCloud
 from providers.cloud import Cloud
 from providers.registry import make_cloud
@@ -22,3 +23,18 @@ def open_clouds(names: Iterable[str], environ: Mapping[str, str] = os.environ) -
         except CredentialError as error:
             clouds[name] = ClosedCloud(error)
     return clouds
+
+
+CONSOLES = {
+    "runpod": "https://console.runpod.io/pods",
+    "lambda": "https://cloud.lambda.ai/instances",
+}
+"""Where a person sees and ends machines by hand."""
+
+
+def choose_waits(names: Collection[str], environ: Mapping[str, str] = os.environ) -> Waits:
+    """How long things may take on these clouds: the local one answers at once, the others within two request timeouts."""
+    if set(names) <= {"local"}:
+        return Waits(request_timeout_s=5, poll_s=0.2)
+    settings = load_cloud_settings(environ)
+    return Waits(request_timeout_s=2 * settings.request_timeout_s, poll_s=2.0 / settings.emulator_pace)

@@ -34,12 +34,12 @@ from pulumi.dynamic import (
 from providers.acquisition import acquire_machine
 from providers.boot import BootLimits, wait_until_ssh_answers
 from providers.choice import Choice
-from providers.clock import OnEvent, SystemClock, Waits
+from providers.clock import OnEvent, SystemClock
 from providers.cloud import LaunchRequest, Offer
 from providers.intents import make_offer_key
 from providers.keys import load_or_make_key_pair
 from providers.lease import open_lease
-from providers.open_clouds import open_clouds
+from providers.open_clouds import CONSOLES, choose_waits, open_clouds
 from providers.settling import AcquiredMachine
 from providers.sweep import release_lease
 from providers.termination import give_back
@@ -49,8 +49,6 @@ from schemas.failure import Step, record_failure
 from schemas.files import create_file
 
 Properties = Mapping[str, Any]
-# A look at the local cloud costs nothing, one at a real cloud counts against a rate limit.
-_LOCAL_POLL_S = 0.1
 Provider = TypeVar("Provider", bound="LeaseholdProvider")
 
 
@@ -131,6 +129,8 @@ class LeaseProvider(LeaseholdProvider):
                 clock=SystemClock(),
                 settle_s=inputs.settle_s,
                 deadline_s=inputs.release_deadline_s,
+                waits=choose_waits(inputs.clouds),
+                consoles=CONSOLES,
                 on_event=make_event_writer(run_dir, "release"),
             )
         )
@@ -167,7 +167,7 @@ class MachineProvider(LeaseholdProvider):
                 name=str(props["machine_name"]),
                 price_usd_per_hour=float(props["price_usd_per_hour"]),
                 clock=SystemClock(),
-                poll_s=_LOCAL_POLL_S if cloud_name == "local" else Waits().poll_s,
+                poll_s=choose_waits([cloud_name]).poll_s,
             )
         except LeaseholdError as error:
             on_event("cloud", "machine_unconfirmed", str(error), index=int(props["index"]), id=id_)
@@ -276,6 +276,7 @@ def _create_machine(inputs: MachineInputs, props: Properties) -> CreateResult:
         clouds=open_clouds(names),
         clock=SystemClock(),
         settle_s=inputs.settle_s,
+        waits=choose_waits(names),
         on_event=make_event_writer(run_dir, "cloud", index=inputs.index),
     )
     return CreateResult(acquired.id, {**props, **_describe(inputs, acquired)})

@@ -31,11 +31,11 @@ install_packages() {
 packages=
 command -v sshd >/dev/null 2>&1 || packages=openssh-server
 command -v curl >/dev/null 2>&1 || command -v python3 >/dev/null 2>&1 || packages="$packages curl ca-certificates"
-for wait_s in 2 5 10; do
+for wait_s in 1 4 0; do
     [ -n "$packages" ] || break
     say "installing $packages"
     install_packages $packages && break
-    say "that failed; trying again in $wait_s s"
+    say "that failed"
     sleep "$wait_s"
 done
 if ! command -v sshd >/dev/null 2>&1; then

@@ -46,7 +46,7 @@ class CloudSettings:
 def load_cloud_settings(environ: Mapping[str, str]) -> CloudSettings:
     """Read the variables of docs/clouds.md; raises SpecError for a value that cannot be meant, CredentialError for a key
     that cannot be sent. A missing key is no error yet."""
-    tier = environ.get("RUNPOD_CLOUD_TYPE", "").strip().upper() or "SECURE"
+    tier = _read_text(environ, "RUNPOD_CLOUD_TYPE").upper() or "SECURE"
     if tier not in ("SECURE", "COMMUNITY"):
         raise _make_wrong("RUNPOD_CLOUD_TYPE", tier, "Write SECURE or COMMUNITY.")
     state_home = _read_folder(environ, "XDG_STATE_HOME", Path(environ.get("HOME") or "/tmp") / ".local/state")
@@ -55,14 +55,14 @@ def load_cloud_settings(environ: Mapping[str, str]) -> CloudSettings:
         runpod_api_key=_read_key(environ, "RUNPOD_API_KEY"),
         runpod_base_url=_read_url(environ, "RUNPOD_BASE_URL", RUNPOD_URL),
         runpod_data_centers=tuple(name.upper() for name in _read_names(environ, "RUNPOD_DATA_CENTERS")),
-        runpod_image=environ.get("RUNPOD_IMAGE", "").strip() or RUNPOD_IMAGE,
+        runpod_image=_read_text(environ, "RUNPOD_IMAGE") or RUNPOD_IMAGE,
         runpod_cloud_type=tier,
-        runpod_ssh_public_key=environ.get("RUNPOD_SSH_PUBLIC_KEY", "").strip(),
+        runpod_ssh_public_key=_read_text(environ, "RUNPOD_SSH_PUBLIC_KEY"),
         lambda_api_key=_read_key(environ, "LAMBDA_CLOUD_API_KEY"),
         lambda_base_url=_read_url(environ, "LAMBDA_CLOUD_BASE_URL", LAMBDA_URL),
-        lambda_region=environ.get("LAMBDA_CLOUD_REGION", "").strip(),
+        lambda_region=_read_text(environ, "LAMBDA_CLOUD_REGION"),
         lambda_ssh_keys=_read_names(environ, "LAMBDA_CLOUD_SSH_KEYS"),
-        lambda_image_family=environ.get("LAMBDA_CLOUD_IMAGE_FAMILY", "").strip(),
+        lambda_image_family=_read_text(environ, "LAMBDA_CLOUD_IMAGE_FAMILY"),
         state_dir=state_dir,
         local_environment={name: environ[name] for name in _LOCAL_VARIABLES if name in environ},
         emulator_pace=_read_number(environ, "LEASEHOLD_EMULATOR_PACE", 1.0),
@@ -103,8 +103,16 @@ def _read_key(environ: Mapping[str, str], variable: str) -> Secret | None:
     return Secret(text)
 
 
+def _read_text(environ: Mapping[str, str], variable: str) -> str:
+    """A variable's text without blanks around it; bytes that are no text could not be sent as JSON."""
+    text = environ.get(variable, "").strip()
+    if not all(line.isprintable() for line in text.splitlines()):
+        raise _make_wrong(variable, "a value with unprintable characters", "Write it again, as plain text.")
+    return text
+
+
 def _read_url(environ: Mapping[str, str], variable: str, default: str) -> str:
-    text = environ.get(variable, "").strip().rstrip("/") or default
+    text = _read_text(environ, variable).rstrip("/") or default
     try:
         parts = urlsplit(text)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -118,7 +126,7 @@ def _read_url(environ: Mapping[str, str], variable: str, default: str) -> str:
 
 
 def _read_names(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in environ.get(variable, "").split(",") if name.strip())
+    return tuple(name.strip() for name in _read_text(environ, variable).split(",") if name.strip())
 
 
 def _read_folder(environ: Mapping[str, str], variable: str, default: Path) -> Path:

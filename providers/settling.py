@@ -243,7 +243,7 @@ def _make_adopted(acquirer: Acquirer, kept: Sighting) -> AcquiredMachine:
     assert history is not None and offer is not None
     acquirer.on_event(
         "machine_adopted",
-        f"{history.cloud} machine {state.id} was made by a create whose answer is lost: keeping it",
+        f"{history.cloud} machine {state.id} was made by an earlier create: keeping it",
         {"id": state.id, "name": history.name},
     )
     return AcquiredMachine(

@@ -60,7 +60,7 @@ def give_back(
 
     Raises no error of a cloud; a record that cannot be written raises LeaseholdError after the machine was asked to go.
     """
-    was_seen = _is_seen(cloud, id)
+    was_seen = _is_seen(cloud, id) or _was_ever_seen(run_dir, id)
     trouble = _terminate(cloud, id, clock, deadline_s, poll_s)
     data = {"cloud": cloud_name, "id": id, "name": name, "usd_per_hour": price_usd_per_hour}
     if trouble:
@@ -157,6 +157,10 @@ def _is_seen(cloud: Cloud, id: str) -> bool | None:
         return cloud.find(id) is not None
     except LeaseholdError:
         return None
+
+
+def _was_ever_seen(run_dir: Path, id: str) -> bool:
+    return any(id in history.seen_ids for history in fold_histories(load_intents(run_dir).intents))
 
 
 def _append_outcome(run_dir: Path, id: str, name: str, outcome: Outcome, detail: str, clock: Clock) -> None:

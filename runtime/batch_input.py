@@ -1,4 +1,4 @@
-"""The batch file as a whole: read once in a stream, every bad line reported. Called by `validate`, `plan`, `run` and input_index."""
+"""The batch file as a whole: read once in a stream, every bad line reported. Called by `validate`, `plan` and input_index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line of an OpenAI batch file: read it fast, or say exactly what is wrong with it. Called by batch_input and the dispatcher."""
+"""One line of an OpenAI batch file: read it fast, or say exactly what is wrong. Called by batch_input and the sender."""
 
 from __future__ import annotations
 

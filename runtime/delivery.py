@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 from runtime.fleet import Fleet
 from runtime.input_index import BatchInput
@@ -67,7 +68,7 @@ class Delivery:
 
     async def _wait(self, watchers: list[asyncio.Task[None]]) -> None:
         ends = [self._loop.create_task(event.wait()) for event in (self._sender.finished, self._stop.asked)]
-        faults = [self._journal.failure, self._fleet.fault, self._sender.early_stop.reason]
+        faults: list[asyncio.Future[Any]] = [self._journal.failure, self._fleet.fault, self._sender.early_stop.reason]
         try:
             await asyncio.wait([*ends, *faults, *watchers], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -92,6 +93,11 @@ class Delivery:
         reporter, fleet = self._reporter, self._fleet
         if reporter.state == "waiting" and fleet.has_ready:
             reporter.state = "running"
+        if fleet.has_ready:
+            reporter.message = ""
+        else:
+            count = len(fleet.replicas)
+            reporter.message = f"none of {count} machines answers now" if count else "no machine has joined yet"
         reporter.replicas = fleet.replicas
         reporter.redone = self._sender.redone
         reporter.hedged = fleet.hedged

@@ -22,9 +22,9 @@ from typing import get_args
 from runtime.delivery import Delivery, raise_if_unwritten
 from runtime.dispatch_lock import Holder, hold_dispatch_lock, read_stop_reason, stop_holder
 from runtime.input_index import BatchInput, open_input
-from runtime.journal import Journal
+from runtime.journal import OUTPUT, Journal
 from runtime.manifest import Manifest, load_manifest
-from runtime.progress import DispatchState, Reporter
+from runtime.progress import DispatchState, Reporter, read_progress
 from runtime.results import ResultWriter
 from runtime.stop_signal import StopSignal
 from schemas.errors import LeaseholdError
@@ -63,7 +63,10 @@ def run_dispatcher(manifest: Manifest, *, ending: StopReason | None = None) -> i
         if holder is None:
             _log.info("another dispatcher is at work in %s already: nothing to do", folder)
             return 0
-        reporter = Reporter(folder, total=0)
+        reporter = Reporter(folder)
+        reporter.continue_from(read_progress(folder), is_finished=(folder / OUTPUT).exists())
+        if ending and reporter.keeps_old:
+            return 0
         reporter.message = "checking the input"
         reporter.write()
         return _report_errors(reporter, lambda: _check_and_dispatch(manifest, holder, reporter, ending))
@@ -166,8 +169,10 @@ def _report_errors(reporter: Reporter, work: Callable[[], int]) -> int:
 def _raise_file_limit() -> None:
     """Each request in flight is a connection."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for wanted in (hard, 65_536, 10_240):  # macOS calls the hard limit infinite and then refuses it
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def _choose_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,4 +1,4 @@
-"""An engine's own view of its load, read from Prometheus text: vLLM, SGLang and llama.cpp. Pure; called by the replica's monitor."""
+"""An engine's own view of its load, read from Prometheus text: vLLM, SGLang and llama.cpp. Called by the replica."""
 
 from __future__ import annotations
 

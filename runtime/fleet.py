@@ -1,4 +1,4 @@
-"""All replicas of a run: they join and leave, are pumped when there is work, and help each other at the end. Run by the dispatcher."""
+"""All replicas of a run: they join, leave, are pumped when there is work, help each other at the end. Run by delivery."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
+from runtime.child import Child
 from schemas.ssh import SshTarget, make_ssh_arguments
 
 INTERVAL_S = 60.0
@@ -26,20 +26,12 @@ async def beat(target: SshTarget, *, interval_s: float = INTERVAL_S) -> None:
 
 async def send_heartbeat(target: SshTarget, *, timeout_s: float = TIMEOUT_S) -> str:
     """One heartbeat over a connection of its own; "" when it arrived, else why not."""
-    process = await asyncio.create_subprocess_exec(
-        *make_ssh_arguments(target), COMMAND,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, error = await process.communicate()
-    except TimeoutError:
-        return f"no answer in {timeout_s:.0f} s"
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-    if process.returncode == 0:
-        return ""
-    return error.decode("utf-8", "replace").strip()[-300:] or f"ssh ended with {process.returncode}"
+    async with Child([*make_ssh_arguments(target), COMMAND]) as child:
+        try:
+            async with asyncio.timeout(timeout_s):
+                code = await child.wait()
+        except TimeoutError:
+            return f"no answer in {timeout_s:.0f} s"
+        if code == 0:
+            return ""
+        return " ".join(child.read_messages())[-300:] or f"ssh ended with {code}"

@@ -19,6 +19,8 @@ RECORD_BYTES = 24  # offset, hash of custom_id, hash of the body; each 8 bytes, 
 _HEADER_BYTES = 4096
 _EDGE_BYTES = 64 * 1024
 _CHUNK_RECORDS = 8192
+_BLOCK_RECORDS = 512
+_BLOCK_BYTES = 256 * 1024
 
 
 class IndexHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +38,7 @@ class IndexHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchInput:
-    """An input that was found in order, its requests readable in any order. Holds two descriptors and nothing per line."""
+    """An input that was found in order, its requests readable in any order. Holds two descriptors and two small blocks."""
 
     def __init__(self, path: Path, header: IndexHeader, file: int, index: int) -> None:
         self.path = path
@@ -44,13 +46,15 @@ class BatchInput:
         self.lines = header.lines
         self._file = file
         self._index = index
-        self._last_span = (-1, 0, 0)
+        self._records, self._first_record = array("Q"), 0
+        self._block, self._block_start = b"", 0
+        self._last_line = -1
 
     def read(self, line: int) -> RequestLine:
         """Request `line` (from 0) as the user wrote it; raises SpecError if the file is no longer what was checked."""
         start, end = self._span(line)
         try:
-            return read_request(os.pread(self._file, end - start, start).rstrip())
+            return read_request(self._read_bytes(line, start, end))
         except (msgspec.DecodeError, RecursionError, OSError) as error:
             raise _input_changed(self.path, "while it was being read") from error
 
@@ -75,14 +79,26 @@ class BatchInput:
         os.close(self._index)
 
     def _span(self, line: int) -> tuple[int, int]:
-        if self._last_span[0] == line:
-            return self._last_span[1:]
+        """Where the request begins, and where the next one does."""
         if not 0 <= line < self.lines:
             raise IndexError(line)
-        records = array("Q", os.pread(self._index, RECORD_BYTES + 8, _HEADER_BYTES + line * RECORD_BYTES))
-        end = records[3] if line + 1 < self.lines else self.header.end
-        self._last_span = (line, records[0], end)
-        return records[0], end
+        place = 3 * (line - self._first_record)
+        if not 0 <= place < len(self._records) - 3:
+            self._first_record, place = line, 0
+            size = RECORD_BYTES * (_BLOCK_RECORDS + 1)
+            self._records = array("Q", os.pread(self._index, size, _HEADER_BYTES + line * RECORD_BYTES))
+        end = self._records[place + 3] if line + 1 < self.lines else self.header.end
+        return self._records[place], end
+
+    def _read_bytes(self, line: int, start: int, end: int) -> bytes:
+        """Ahead of time while lines are read one after the other, else just this one."""
+        is_next, self._last_line = line == self._last_line + 1, line
+        offset = start - self._block_start
+        if is_next and not 0 <= offset <= offset + end - start <= len(self._block):
+            self._block, self._block_start, offset = os.pread(self._file, _BLOCK_BYTES, start), start, 0
+        if not 0 <= offset <= offset + end - start <= len(self._block):
+            return os.pread(self._file, end - start, start).rstrip()
+        return self._block[offset : offset + end - start].rstrip()
 
 
 def open_input(path: Path, index_path: Path, *, endpoint: str, model: str, line_limit: int = 0) -> BatchInput:
@@ -96,7 +112,7 @@ def open_input(path: Path, index_path: Path, *, endpoint: str, model: str, line_
         fresh = _write_index(path, index_path, endpoint=endpoint, model=model, line_limit=line_limit)
         if old is not None:
             _compare(path, old, index_path, fresh)
-        os.replace(fresh, index_path)
+        fresh.replace(index_path)
         sync_folder(index_path.parent)
     header = _load_header(index_path)
     if header is None:

@@ -6,6 +6,7 @@ Written by the dispatcher alone. A request's line is written at most once, whate
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -133,7 +134,7 @@ class Journal:
     def _recover_parts(self) -> None:
         for file in self._files:
             if file.final.exists():  # the last dispatcher died between the two renames
-                os.replace(file.final, file.part)
+                file.final.replace(file.part)
             if file.part.exists():
                 self.cut_bytes += recover_file(file.part, self.writer, done=self.done, tally=self.tally)
             file.open()
@@ -151,7 +152,7 @@ class Journal:
             return
         if ordered:
             order_file(file.part, self.writer)
-        os.replace(file.part, file.final)
+        file.part.replace(file.final)
         sync_folder(self._folder)
 
     def _start_sync(self) -> None:
@@ -201,8 +202,14 @@ class _ResultsFile:
         data = memoryview(b"".join(self.buffer))
         self.buffer.clear()
         self._is_synced = False
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        before = os.fstat(self._descriptor).st_size
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, before)  # a full disk leaves half a line
+            raise
 
     def sync(self) -> None:
         if not self._is_synced:

@@ -29,6 +29,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one server needs. context: tokens of one request, prompt and answer together; parallel: requests at once.
 
     max_tokens bounds an answer whose request sets no limit, 0 = only the context does. api_key "" means no key.
+    is_repeatable: an answer at temperature 0 does not depend on what runs beside it.
     """
 
     model: Path
@@ -43,6 +44,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = 0
     embeddings: bool = False
     chat_template: str = ""
+    is_repeatable: bool = False
 
     def __repr__(self) -> str:
         return f"ServerSettings(model={self.model!s}, alias={self.alias!r}, host={self.host!r}, port={self.port})"
@@ -81,20 +83,19 @@ def read_settings(arguments: Sequence[str] | None = None) -> ServerSettings:
         threads=options.threads or (1 if is_builtin else os.cpu_count() or 1),
         max_tokens=options.max_tokens if options.max_tokens is not None else 64 if is_builtin else 0,
         embeddings=options.embeddings,
-        chat_template=_read_text(options.chat_template_file, "chat template")
-        if options.chat_template_file
-        else "",
+        is_repeatable=is_builtin,
+        chat_template=_read_text(options.chat_template_file, "chat template") if options.chat_template_file else "",
     )
 
 
 def find_model(name: str) -> Path:
     """The file of `builtin:<name>` or of a path; raises SpecError when there is none or it is not a GGUF file."""
-    path = (
-        MODELS_DIR / f"{name.removeprefix(BUILTIN)}.gguf"
-        if name.startswith(BUILTIN)
-        else Path(name).expanduser()
-    )
-    fix = f"Built in are {', '.join(_list_builtin())}; anything else is the path of a .gguf file."
+    builtin = {f"{BUILTIN}{path.stem}": path for path in MODELS_DIR.glob("*.gguf")}
+    fix = f"Built in are {', '.join(sorted(builtin))}; anything else is the path of a .gguf file."
+    path = builtin.get(name)
+    if path is None and name.startswith(BUILTIN):
+        raise SpecError("there is no such model", where=name, fix=fix)
+    path = path or Path(name).expanduser()
     try:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
@@ -141,6 +142,9 @@ def make_parameters(settings: ServerSettings) -> xllamacpp.CommonParams:
     parameters.embedding = settings.embeddings
     parameters.chat_template = settings.chat_template
     parameters.verbosity = _WARNINGS
+    if settings.is_repeatable:
+        # Flash attention adds up in another order when the step is larger.
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     if settings.embeddings:
         # A text must fit into one step to be pooled.
         parameters.n_ubatch = parameters.n_batch = max(settings.batch, settings.context)
@@ -148,13 +152,9 @@ def make_parameters(settings: ServerSettings) -> xllamacpp.CommonParams:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llamacpp-server", description="An OpenAI server with llama.cpp inside."
-    )
+    parser = argparse.ArgumentParser(prog="llamacpp-server", description="An OpenAI server with llama.cpp inside.")
     parser.add_argument("--model", required=True, help="builtin:NAME, or the path of a .gguf file")
-    parser.add_argument(
-        "--alias", default="", help="name that requests give as their model (default: the file's)"
-    )
+    parser.add_argument("--alias", default="", help="name that requests give as their model (default: the file's)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_whole_number(1, 65535), required=True)
     parser.add_argument("--api-key-file", type=Path, help="file with the key that requests must bear")
@@ -164,15 +164,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=_whole_number(1, 1024), default=0, help="default: all, 1 for a built-in model"
     )
-    parser.add_argument(
-        "--max-tokens", type=_whole_number(0, 1 << 20), help="for requests that set no limit, 0: none"
-    )
-    parser.add_argument(
-        "--embeddings", action="store_true", help="serve /v1/embeddings instead of completions"
-    )
-    parser.add_argument(
-        "--chat-template-file", type=Path, help="Jinja file to use instead of the model's own"
-    )
+    parser.add_argument("--max-tokens", type=_whole_number(0, 1 << 20), help="for requests that set no limit, 0: none")
+    parser.add_argument("--embeddings", action="store_true", help="serve /v1/embeddings instead of completions")
+    parser.add_argument("--chat-template-file", type=Path, help="Jinja file to use instead of the model's own")
     return parser
 
 
@@ -190,10 +184,6 @@ def _read_text(path: Path, what: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read the {what}: {error}", where=str(path)) from error
-
-
-def _list_builtin() -> list[str]:
-    return sorted(f"{BUILTIN}{path.stem}" for path in MODELS_DIR.glob("*.gguf"))
 
 
 def _check_port(host: str, port: int) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import functools
 from pathlib import Path
 
+from yarl import URL
+
 from runtime.fleet import Fleet
 from runtime.heartbeat import beat
 from runtime.machines_watch import INTERVAL_S, MachinesWatch, Sighting
@@ -15,6 +17,7 @@ from runtime.request_queue import RequestQueue
 from runtime.sender import Sender
 from runtime.transport import Transport
 from runtime.tunnel import Tunnel
+from schemas.errors import SpecError
 from schemas.machine import MachineRecord
 from schemas.ssh import SshTarget, write_known_hosts
 
@@ -35,6 +38,7 @@ class Membership:
     async def follow(self) -> None:
         """Look at the machines' records until cancelled; servers that run already join at once and stay."""
         for index, base_url in enumerate(self._manifest.base_urls):
+            _check_base_url(base_url)
             self._fleet.join(self._make_server_replica(index, base_url))
         if self._manifest.base_urls:
             await asyncio.Event().wait()
@@ -105,6 +109,13 @@ class Membership:
         transport = Transport(base_url, endpoint=self._manifest.endpoint, key=self._key)
         cap = self._manifest.options.max_concurrency
         return Replica(base_url, index, transport, queue=self._queue, sender=self._sender, cap=cap)
+
+
+def _check_base_url(base_url: str) -> None:
+    url = URL(base_url)
+    if url.scheme not in ("http", "https") or not url.host:
+        fix = "Write it like http://127.0.0.1:8000 or https://host/v1."
+        raise SpecError("this is not the URL of a server", where=base_url, fix=fix)
 
 
 def _place(record: MachineRecord) -> tuple[object, ...]:

@@ -30,5 +30,5 @@ def order_file(path: Path, writer: ResultWriter) -> None:
             target.write(os.pread(source.fileno(), length, offsets[ordinal]))
         target.flush()
         os.fsync(target.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
     sync_folder(path.parent)

@@ -29,7 +29,7 @@ _log = logging.getLogger("leasehold.progress")
 
 
 class ReplicaStats(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica in a line of stats.jsonl. Percentiles are of the answers since the last line; running and waiting are the engine's own."""
+    """One replica in a line of stats.jsonl. Percentiles: of the answers since the last line; running, waiting: the engine's own."""
 
     index: int
     state: str
@@ -79,7 +79,7 @@ class Rates:
 class Reporter:
     """Writes both files of one dispatcher; `state`, `message` and the rest are set by it as things happen."""
 
-    def __init__(self, folder: Path, *, total: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.state: DispatchState = "waiting"
         self.message = ""
         self.stop_reason: StopReason | None = None
@@ -88,12 +88,22 @@ class Reporter:
         self.replicas: Sequence[Replica] = ()
         self.redone = self.hedged = self.retrying = 0
         self._folder = folder
-        self._total = total
+        self.keeps_old = False
+        self._redone_before = 0
+        self._total = 0
         self._tally = Tally()
         self._started_at = time.time()
         self._rates = Rates()
         self._rate = (0.0, 0.0)
         self._is_failing = False
+
+    def continue_from(self, old: Progress | None, *, is_finished: bool) -> None:
+        """Go on from an earlier dispatcher's times and counts; if it told the end of a finished batch, that stays."""
+        if old is None:
+            return
+        self.keeps_old = is_finished and old.state in ("finished", "stopped")
+        self._started_at, self.first_sent_at = old.started_at, old.first_sent_at
+        self._redone_before = old.redone
 
     def watch(self, journal: Journal) -> None:
         """Count what this journal has from now on."""
@@ -114,6 +124,8 @@ class Reporter:
 
     def _save(self, write: Callable[[], None]) -> None:
         """A full disk is the journal's to report, and it will: here it must not stop anything."""
+        if self.keeps_old:
+            return
         try:
             write()
             self._is_failing = False
@@ -138,7 +150,7 @@ class Reporter:
             first_sent_at=self.first_sent_at,
             ended_at=self.ended_at,
             stop_reason=self.stop_reason,
-            redone=self.redone,
+            redone=self._redone_before + self.redone,
             message=self.message,
         )
 
@@ -148,7 +160,7 @@ class Reporter:
             completed=self._tally.completed,
             failed=self._tally.failed,
             retrying=self.retrying,
-            redone=self.redone,
+            redone=self._redone_before + self.redone,
             hedged=self.hedged,
             usage=make_usage(self._tally.tokens),
             requests_per_s=round(self._rate[0], 3),
@@ -170,6 +182,14 @@ async def report(reporter: Reporter, refresh: Callable[[], None]) -> None:
             stats_at += STATS_INTERVAL_S
             reporter.write_stats()
         await asyncio.sleep(INTERVAL_S)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """What the last dispatcher told, None if it told nothing that can be read."""
+    try:
+        return msgspec.json.decode((folder / PROGRESS).read_bytes(), type=Progress)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def make_usage(tokens: Tokens) -> Usage:

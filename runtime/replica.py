@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from runtime.sender import Sender
 
 POLL_S = 1.0
+SEARCH_POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
 STALL_S = 120.0
-RECENT_CHECK_S = 0.5
 TUNNEL_NEWS_S = 0.05  # when ssh dies, our sockets may hear of it before we do
 LEAVE_TIMEOUT_S = 5.0
 ReplicaState = Literal["connecting", "ready", "draining", "down", "left"]
@@ -77,11 +77,11 @@ class Replica:
         self._slots: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._paused_until = 0.0
-        self._busy = Backoff(base_s=0.1, cap_s=10.0)
+        self._busy = Backoff(base_s=0.1, cap_s=2.0)
         self._probes = Backoff(base_s=0.1, cap_s=3.0)
         self._wake = asyncio.Event()
         self._checking: asyncio.Task[bool] | None = None
-        self._checked_at = self._heard_at = self._progress_at = float("-inf")
+        self._check_began_at = self._heard_at = self._progress_at = float("-inf")
         self._has_metrics = True
 
     # The slots
@@ -169,12 +169,17 @@ class Replica:
             self._loop.call_later(pause_s + 0.001, self.pump)
 
     async def check_alive(self) -> bool:
-        """Whether the engine answers, asked once for all who ask together; False puts the replica down."""
-        if self.state in ("down", "left", "connecting"):
-            return False
-        if self._checking is None and self._loop.time() - self._checked_at > RECENT_CHECK_S:
-            self._checking = self._loop.create_task(self._check())
-        return True if self._checking is None else await asyncio.shield(self._checking)
+        """Whether the engine answers now, asked once for all who ask together; False puts the replica down."""
+        failed_at = self._loop.time()
+        while self.state not in ("down", "left", "connecting"):
+            if self._checking is None:
+                self._check_began_at = self._loop.time()
+                self._checking = self._loop.create_task(self._check())
+            began_at = self._check_began_at
+            is_alive = await asyncio.shield(self._checking)
+            if not is_alive or began_at >= failed_at:  # an older check says nothing about what came after it
+                return is_alive
+        return False
 
     async def _check(self) -> bool:
         try:
@@ -185,7 +190,6 @@ class Replica:
             if health == "gone" and is_reachable:
                 await asyncio.sleep(TUNNEL_NEWS_S)
                 is_reachable = self._is_reachable()
-            self._checked_at = self._loop.time()
             if health in ("ok", "silent"):
                 return True
             self._go_down("the engine is dead" if is_reachable else "the tunnel is down", has_died=is_reachable)
@@ -234,8 +238,11 @@ class Replica:
         self._sweep()
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
+            async with asyncio.timeout(SEARCH_POLL_S if self._is_searching() else POLL_S):
                 await self._wake.wait()
+
+    def _is_searching(self) -> bool:
+        return self.window.is_searching and self.in_flight >= 0.9 * self.window.size
 
     async def _probe(self) -> bool:
         return self._is_reachable() and await self.transport.check_health(timeout_s=HEALTH_TIMEOUT_S) == "ok"
@@ -246,7 +253,7 @@ class Replica:
         self._probes.reset()
         self.has_died = False
         self._has_metrics = True
-        self._heard_at = self._progress_at = self._checked_at = self._loop.time()
+        self._heard_at = self._progress_at = self._loop.time()
         _log.info("%s is ready", self.name)
         self._set_state("ready")
 

@@ -1,4 +1,4 @@
-"""Lines of output.jsonl and error.jsonl: made around an answer's own bytes, and read back. Called by the dispatcher and recovery."""
+"""Lines of output.jsonl and error.jsonl: made around an answer's own bytes, and read back. Used by sender and recovery."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ResultWriter:
         )
 
     def make_refusal(self, line: int, custom_id: bytes, *, status: int, request_id: str, body: bytes) -> bytes:
-        """An HTTP error as OpenAI writes it: response with status and body, `error` null. A body that is no JSON becomes a string."""
+        """An HTTP error as OpenAI writes it: response with status and body, `error` null. Any other body becomes a string."""
         if not is_json(body):
             body = json.dumps(body.decode("utf-8", "replace")).encode()
         return self.make_answer(line, custom_id, status=status, request_id=request_id, body=body)
@@ -76,6 +76,8 @@ class ResultWriter:
             return None
         try:
             result = _decode_result(data)
+        except UnicodeDecodeError:
+            return None
         except (msgspec.DecodeError, RecursionError):
             return self._read_leniently(data)
         code = result.error.code if result.error else None

@@ -1,4 +1,4 @@
-"""HTTP to one engine, over a tunnel's unix socket or TCP. Nothing is re-sent here: what was sent and lost is the caller's to judge."""
+"""HTTP to one engine, over a tunnel's unix socket or TCP. Nothing is re-sent here: that is for the sender to judge."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Transport:
         self._session = self._make_session()
 
     async def post(self, body: bytes, *, request_id: str) -> Answer:
-        """Send one request and wait for its whole answer, however long; raises TransportFailure. Cancelling closes the connection."""
+        """Send one request, wait for its whole answer, however long; raises TransportFailure. Cancelling hangs up."""
         response = None
         try:
             response = await self._session.post(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import logging
 from pathlib import Path
 
 from runtime.backoff import Backoff
+from runtime.child import Child
 from schemas.ssh import SshTarget, make_ssh_arguments
 
 _log = logging.getLogger("leasehold.tunnel")
-_CLOSE_TIMEOUT_S = 3.0
 _STEADY_S = 20.0
 _MESSAGE_LINES = 5
 
@@ -33,12 +32,12 @@ class Tunnel:
         self.opened = 0
         self.last_message = ""
         self._backoff = backoff or Backoff(base_s=0.2, cap_s=10.0)
-        self._process: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
 
     @property
     def is_up(self) -> bool:
         """Whether ssh runs and has made the socket; what is behind it only a request can tell."""
-        return self._process is not None and self._process.returncode is None and self.socket_path.exists()
+        return self._child is not None and self._child.is_running and self.socket_path.exists()
 
     async def run(self) -> None:
         """Open the tunnel again whenever it ends; ends only by being cancelled, and then leaves no process."""
@@ -55,19 +54,21 @@ class Tunnel:
     async def _open_once(self) -> None:
         with contextlib.suppress(OSError):
             self.socket_path.unlink()  # a predecessor's: nobody answers there
-        process = await asyncio.create_subprocess_exec(
-            "sh", "-c", _GUARD, "tunnel", *make_tunnel_arguments(self.target, self.socket_path, self.engine_port),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )  # fmt: skip
-        self._process = process
-        self.opened += 1
+        command = make_tunnel_arguments(self.target, self.socket_path, self.engine_port)
+        child = Child(["sh", "-c", _GUARD, "tunnel", *command], has_stdin=True)
+        guard_pipe = child.process.stdin
+        assert guard_pipe is not None
         try:
-            self.last_message = await _read_last_message(process)
-            await process.wait()
+            async with child:
+                self._child = child
+                self.opened += 1
+                code = await child.wait()
+                self.last_message = _pick_message(child.read_messages()) or f"ssh ended with {code}"
         finally:
-            self._process = None
-            await _end(process)
+            self._child = None
+            with contextlib.suppress(OSError):
+                guard_pipe.write(b"over\n")
+                guard_pipe.close()
             with contextlib.suppress(OSError):
                 self.socket_path.unlink()
 
@@ -80,34 +81,7 @@ def make_tunnel_arguments(target: SshTarget, socket_path: Path, engine_port: int
     return [*options, *extra, destination]
 
 
-async def _read_last_message(process: asyncio.subprocess.Process) -> str:
+def _pick_message(lines: list[str]) -> str:
     """What ssh said last; it says something for each connection that the engine refuses, which is no news here."""
-    assert process.stderr is not None
-    lines: collections.deque[str] = collections.deque(maxlen=_MESSAGE_LINES)
-    while True:
-        try:
-            data = await process.stderr.readline()
-        except ValueError:  # a line longer than the reader's limit
-            continue
-        if not data:
-            return "; ".join(lines) or "no message"
-        text = data.decode("utf-8", "replace").strip()
-        if text and not (text.startswith("channel ") and "open failed" in text):
-            lines.append(text)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Make sure that neither ssh nor its guard is left."""
-    assert process.stdin is not None
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-    with contextlib.suppress(OSError, RuntimeError):
-        process.stdin.write(b"over\n")
-        process.stdin.close()
+    news = [line.strip() for line in lines if not (line.startswith("channel ") and "open failed" in line)]
+    return "; ".join(line for line in news[-_MESSAGE_LINES:] if line)

@@ -16,7 +16,7 @@ _IDLE_POLLS = 4
 
 
 class Window:
-    """`size` is the limit. on_load is called about once a second, on_answer and on_busy once a request."""
+    """`size` is the limit. on_load is called once or a few times a second, on_answer and on_busy once a request."""
 
     def __init__(self, *, cap: int = 0) -> None:
         self.cap = cap or LARGEST_SIZE
@@ -27,6 +27,11 @@ class Window:
         self._preemptions = -1.0
         self._cut_at = float("-inf")
         self._cohort = _Cohorts()
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the knee is not found yet, so that it is worth asking the engine more often."""
+        return self._follows_engine and not self._is_settled and self.size < self.cap
 
     def on_load(self, load: EngineLoad, *, in_flight: int) -> None:
         """Steer so that the engine has a few requests waiting: more only cost memory, none leaves it idle."""

@@ -74,6 +74,14 @@ def parse_document(text: str, *, file: str) -> LoadedFile:
     return LoadedFile(document=document, problems=tuple(_make_problem(file, flaw) for flaw in tree.flaws))
 
 
+def place_problem(file: Path, path: KeyPath, message: str, *, code: str, fix: str = "") -> Problem:
+    """A problem found only later, such as a GPU that no cloud knows, with the place of its value in the file."""
+    document = load_document(file).document
+    if document is None:
+        return Problem(file=str(file), path=render_path(path), message=message, code=code, fix=fix)
+    return document.make_problem(path, message, code=code, fix=fix)
+
+
 def render_path(path: KeyPath) -> str:
     """`machines.candidates[0].gpu`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)

@@ -177,8 +177,6 @@ launch_engine() {
     [ "$(now)" -lt "$launch_deadline" ] || fail 41 'it could not be started'
     nap 0.05
   done
-  # One that has ended already has no birth; the wait then finds it gone.
-  born "$(cat "$pid_file")" >"$born_file" || :
 }
 
 is_same_launch() {

@@ -132,18 +132,18 @@ def render_engine_start(launch: EngineLaunch) -> str:
 
     Standard input: the engine's key, a newline, the hub's token or nothing, a newline. Exit codes: the constants above.
     """
-    return render_engine_settings(launch) + _read_script("engine_process") + _read_script("engine_start")
+    return render_engine_settings(launch) + _read_scripts("engine_born", "engine_process", "engine_start")
 
 
 def render_engine_stop(launch: EngineLaunch) -> str:
     """The script that ends the engine within a minute and removes its key; exits 0 always."""
-    return f"container={_quote(launch.container)}\n" + _read_script("engine_process") + _read_script("engine_stop")
+    return f"container={_quote(launch.container)}\n" + _read_scripts("engine_born", "engine_process", "engine_stop")
 
 
 def render_engine_log(launch: EngineLaunch, *, lines: int = 2000) -> str:
     """The script that prints the end of the engine's log, secrets taken out; exits 0 always."""
     settings = f"container={_quote(launch.container)}\nlog_lines={lines}\n"
-    return settings + _read_script("engine_process") + _read_script("engine_log")
+    return settings + _read_scripts("engine_born", "engine_process", "engine_log")
 
 
 def render_engine_settings(launch: EngineLaunch) -> str:
@@ -167,9 +167,9 @@ print_engine_script() {{
 
 
 def _render_engine_file(launch: EngineLaunch) -> str:
-    """What runs as the engine's process: engine.sh. It tells its number, prepares, and becomes the engine."""
+    """What runs as the engine's process: engine.sh. It tells its number and birth, prepares, and becomes the engine."""
     command = _render_docker(launch) if launch.where == "vm" else _render_direct(launch)
-    return '#!/bin/sh\nprintf \'%s\\n\' "$$" >"$HOME/.leasehold/engine.pid"\numask 022\n' + "".join(command)
+    return "#!/bin/sh\n" + _read_scripts("engine_born", "engine_head") + "".join(command)
 
 
 def _render_direct(launch: EngineLaunch) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _render_direct(launch: EngineLaunch) -> Iterator[str]:
     if launch.cache_dir:
         yield f"export HF_HOME={_quote(launch.cache_dir)}\n"
     if launch.where == "pod":
-        yield _read_script("engine_pod")
+        yield _read_scripts("engine_pod")
     if launch.package:
         yield from _render_install(launch)
     program = launch.arguments[0]
@@ -214,7 +214,7 @@ def _render_has_module(name: str) -> str:
 def _render_docker(launch: EngineLaunch) -> Iterator[str]:
     program, *arguments = launch.arguments
     yield f"cache={_quote(launch.cache_dir)}\n" if launch.cache_dir else "cache=$HOME/.cache/huggingface\n"
-    yield _read_script("engine_vm")
+    yield _read_scripts("engine_vm")
     # The host's network: the engine itself listens on the loopback address only, and downloads need no address
     # translation. The variables' values stand in the file.
     options = ["--rm", "--init", "--name", launch.container, "--gpus", "all", "--ipc=host", "--network=host"]
@@ -258,8 +258,8 @@ def _refuse(template: Template, engine: _Engine, where: Where) -> None:
         )
 
 
-def _read_script(name: str) -> str:
-    return (_FOLDER / f"{name}.sh").read_text(encoding="utf-8")
+def _read_scripts(*names: str) -> str:
+    return "".join((_FOLDER / f"{name}.sh").read_text(encoding="utf-8") for name in names)
 
 
 def _quote(text: str) -> str:

@@ -17,17 +17,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from providers.clock import SystemClock
+from providers.intents import unresolved
 from providers.lease import LEASE_FILE, revoke_lease
+from providers.open_clouds import choose_waits, open_clouds
+from providers.strays import end_strays
+from providers.termination import retry_unconfirmed
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.failure import read_failures
 from schemas.job import Job
 from schemas.status import State, StopReason
-from stacks.attempts import load_attempts, save_attempts
+from stacks.attempts import Attempt, load_attempts, save_attempts
 from stacks.ledger import read_joined, read_ledger, sum_usd
 from stacks.machine_watch import MachineWatch
 from stacks.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
@@ -42,6 +47,7 @@ from stacks.stack import LIFECYCLE_MARK, ResourceFailure, Stack, StackCall, mark
 
 _POLL_S = 0.2
 _RESTARTS = 5
+_CHASE_EVERY_S = 60.0
 _BUDGET_MARGIN_HOURS = 1 / 60
 GPU_CHECK_EXIT = 42
 
@@ -58,7 +64,10 @@ class Lifecycle:
         self.writer = StatusWriter(folder, self.plan.job.name, self.plan.input.requests)
         self.interrupted = False
         self.failures: list[ResourceFailure] = []
+        self.judged: StackCall | None = None
+        self.release_message = ""
         self.restarts = 0
+        self.next_chase = time.monotonic() + _CHASE_EVERY_S
         self.watch = MachineWatch(folder)
         self.mark = mark_process(os.getpid())
 
@@ -84,7 +93,7 @@ class Lifecycle:
                 outcome = self._look(up)
                 if outcome is not None:
                     return outcome
-                if not up.is_running() and self._replace_machines(up):
+                if not up.is_running() and self._replace_machines():
                     up = self._start_up(stack)
                 time.sleep(_POLL_S)
         finally:
@@ -102,7 +111,8 @@ class Lifecycle:
             return self._stop_batch(reason)
         self._show_progress()
         if not up.is_running():
-            return self._judge_up(up)
+            self._take_failures(up)
+            return self._judge_up()
         return None
 
     def _find_stop_reason(self) -> StopReason | None:
@@ -123,18 +133,25 @@ class Lifecycle:
             self._advance("submitting", "machines are there; starting their engines")
         self.writer.refresh()
         self._keep_dispatcher_alive()
+        self._chase_strays()
 
     def _advance(self, state: State, message: str) -> None:
         order: list[State] = ["queued", "resource_preparing", "submitting", "in_progress"]
         if self.writer.status.state in order and order.index(state) > order.index(self.writer.status.state):
             self.writer.enter(state, message)
 
-    def _judge_up(self, up: StackCall) -> Outcome | None:
+    def _take_failures(self, up: StackCall) -> None:
+        """Remember why resources of an `up` that has ended failed; read once a call."""
+        if self.judged is not up:
+            self.judged = up
+            self.failures = up.failures()
+
+    def _judge_up(self) -> Outcome | None:
         """After `up` has ended: enough machines, or a replacement under way, or the reason why not."""
         joined = read_joined(self.folder)
         if len(joined) >= self.plan.job.machines.min_replicas:
             return None
-        if self._choose_replacements(up):
+        if self._choose_replacements():
             return None
         engines = [each.message for each in self.failures if each.name.startswith("engine-")]
         others = [each.message for each in self.failures]
@@ -143,19 +160,15 @@ class Lifecycle:
             self._stop_dispatcher("batch_cancelled")
         return outcome
 
-    def _choose_replacements(self, up: StackCall) -> dict[int, object]:
+    def _choose_replacements(self) -> dict[int, Attempt]:
         dead = self.watch.find_dead(read_joined(self.folder), read_progress(self.folder))
-        failed = self._find_failed_boots()
-        del up
-        return dict(
-            choose_replacements(
-                self.plan,
-                attempts=load_attempts(self.folder.attempts),
-                ledger=read_ledger(self.folder),
-                failed_to_boot=failed - dead,
-                died=dead,
-                now=time.time(),
-            )
+        return choose_replacements(
+            self.plan,
+            attempts=load_attempts(self.folder.attempts),
+            ledger=read_ledger(self.folder),
+            failed_to_boot=self._find_failed_boots() - dead,
+            died=dead,
+            now=time.time(),
         )
 
     def _find_failed_boots(self) -> set[int]:
@@ -165,20 +178,19 @@ class Lifecycle:
         failed = {
             failure.index
             for failure in read_failures(self.folder.failures)
-            if failure.step == "endpoint" and failure.attempt == _current(attempts, failure.index)
+            if failure.step == "endpoint" and failure.attempt == attempts.get(failure.index, Attempt()).attempt
         }
         for each in self.failures:
             if each.name.startswith("engine-") and f"exit status {GPU_CHECK_EXIT}" in each.message:
                 failed.add(int(each.name.removeprefix("engine-")))
         return failed - joined
 
-    def _replace_machines(self, up: StackCall) -> bool:
+    def _replace_machines(self) -> bool:
         """Raise the attempts of machines that may be replaced; say whether another `up` is due."""
-        replacements = self._choose_replacements(up)
+        replacements = self._choose_replacements()
         if not replacements:
             return False
-        attempts = {**load_attempts(self.folder.attempts), **replacements}
-        save_attempts(self.folder.attempts, attempts)  # type: ignore[arg-type]
+        save_attempts(self.folder.attempts, {**load_attempts(self.folder.attempts), **replacements})
         for index in replacements:
             append_event(self.folder.events, "planner", "machine_replaced", f"machine {index} is replaced", index=index)
         self.watch.forget(replacements)
@@ -199,7 +211,6 @@ class Lifecycle:
                 up.interrupt()
             if up.wait(0.1) is None:
                 up.end()
-        self.failures = up.failures() or self.failures
 
     def _stop_batch(self, reason: StopReason) -> Outcome:
         self.writer.enter("cancelling" if reason == "batch_cancelled" else "finalizing", f"stopping: {reason}")
@@ -243,6 +254,21 @@ class Lifecycle:
                 start_new_session=True,
             )
 
+    def _chase_strays(self) -> None:
+        """Now and then end what unclear creates made after all, and ask again for what was not seen to go."""
+        if time.monotonic() < self.next_chase:
+            return
+        self.next_chase = time.monotonic() + _CHASE_EVERY_S
+        if not any(entry.unconfirmed for entry in read_ledger(self.folder)) and not unresolved(self.folder.root):
+            return
+        clouds, waits = open_clouds(self.plan.clouds), choose_waits(self.plan.clouds)
+        clock, settle_s = SystemClock(), self.plan.settle_s
+        end_strays(self.folder.root, clouds, clock=clock, settle_s=settle_s, on_event=self._note_cloud, waits=waits)
+        retry_unconfirmed(self.folder.root, clouds, clock=clock, deadline_s=waits.poll_s, on_event=self._note_cloud)
+
+    def _note_cloud(self, event: str, message: str, data: dict[str, Any]) -> None:
+        append_event(self.folder.events, "cloud", event, message, **data)
+
     def _revoke(self) -> None:
         if (self.folder.root / LEASE_FILE).exists():
             with contextlib.suppress(LeaseholdError):
@@ -285,17 +311,13 @@ class Lifecycle:
             traceback.print_exception(error, file=sys.stderr)
 
     @contextlib.contextmanager
-    def _suppress_and_log(self):  # type: ignore[no-untyped-def]
+    def _suppress_and_log(self) -> Iterator[None]:
+        """For what comes after the release: its failure is noted and costs nothing more."""
         try:
             yield
         except Exception as error:
             traceback.print_exception(error, file=sys.stderr)
             self._note("after_run_failed", f"{type(error).__name__}: {error}")
-
-
-def _current(attempts: Mapping[int, object], index: int) -> int:
-    found = attempts.get(index)
-    return getattr(found, "attempt", 1)
 
 
 def _is_dispatcher_gone(pid: int, updated_at: float) -> bool:

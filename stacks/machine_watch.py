@@ -29,7 +29,7 @@ class MachineWatch:
 
     def find_dead(self, joined: Sequence[MachineRecord], progress: Progress | None) -> set[int]:
         """Indexes of joined machines that are gone, failed, or unreachable for too long."""
-        down = {each.index for each in progress.replicas if each.state == "down"} if progress else set()
+        down = {each.index for each in progress.replicas if each.state in ("down", "connecting")} if progress else set()
         for record in joined:
             if record.index in down:
                 self._look_at(record)

@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from providers.registry import CLOUDS
-
 from providers.cloud import Need, Offer
 from providers.open_clouds import open_clouds
+from providers.registry import CLOUDS
 from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, SpecError
+from schemas.job import load_job
 from stacks.console import WORDS, make_table, print_data, print_table
-from stacks.planning import gather_offers, load_checked_job
+from stacks.planning import gather_offers
 
 
 def report_offers(*, job: str, gpu: str, count: int, cloud: str, as_json: bool) -> int:
@@ -32,7 +32,7 @@ def report_offers(*, job: str, gpu: str, count: int, cloud: str, as_json: bool) 
 
 
 def _for_job(job_file: Path) -> list[Offer]:
-    job = load_checked_job(job_file).job
+    job = load_job(job_file).job
     return [offer for _, offers in gather_offers(job) for offer in offers]
 
 

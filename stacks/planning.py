@@ -10,18 +10,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from providers.registry import make_cloud
-
 from providers.cloud import Need, Offer
+from providers.registry import make_cloud
 from providers.settings import load_cloud_settings
 from runtime.batch_input import InputReport, check_input
 from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, SpecError
 from schemas.job import Candidate, Job, LoadedJob, load_job
 from stacks.estimate import InputSummary
 from stacks.plan import Plan, make_plan
-from stacks.run_folder import PROJECT
 
-TEMPLATES = PROJECT / "jobs" / "templates"
 # How long a machine that a cloud accepted may stay invisible: the local cloud shows it at once.
 _SETTLE_S = {"local": 2.0}
 _DEFAULT_SETTLE_S = 90.0
@@ -30,7 +27,7 @@ _PORTS = range(20000, 30000)
 
 def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0) -> Plan:
     """Everything before money: job, template, input and offers; raises SpecError with all problems of job or input."""
-    loaded = load_checked_job(job_file)
+    loaded = load_job(job_file)
     report = check_job_input(loaded, line_limit)
     report.raise_if_bad()
     offers = gather_offers(loaded.job)
@@ -45,12 +42,6 @@ def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0) -> Plan:
         now=time.time(),
         line_limit=line_limit,
     )
-
-
-def load_checked_job(job_file: Path) -> LoadedJob:
-    """The job and its template from the checkout's templates, or from a folder `templates` beside the job."""
-    beside = job_file.resolve().parent / "templates"
-    return load_job(job_file, templates_dir=beside if beside.is_dir() else TEMPLATES)
 
 
 def check_job_input(loaded: LoadedJob, line_limit: int = 0) -> InputReport:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from providers.registry import CLOUDS
-
 from providers.clock import SystemClock
 from providers.open_clouds import open_clouds
 from providers.reaper import find_expired, reap
+from providers.registry import CLOUDS
 from schemas.errors import ReleaseError, SpecError
 from stacks.console import WORDS, make_table, print_data, print_table
 
@@ -22,6 +21,8 @@ def report_leftovers(*, act: bool, cloud: str, as_json: bool) -> int:
     findings = find_expired(clouds, time.time())
     for name, reason in findings.skipped.items():
         WORDS.print(f"{name} was not looked at: {reason}", style="yellow", markup=False)
+    for each in findings.left_alone:
+        WORDS.print(f"{each.cloud} {each.id} ({each.name}) is left alone: {each.reason}", style="yellow", markup=False)
     reaped = None
     if act and findings.expired:
         reaped = reap(

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from providers.clock import SystemClock
-from providers.lease import LEASE_FILE, load_lease, revoke_lease
-from providers.open_clouds import open_clouds
+from providers.lease import INTENTS_FILE, LEASE_FILE, load_lease, revoke_lease
+from providers.open_clouds import CONSOLES, choose_waits, open_clouds
 from providers.sweep import release_lease
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
@@ -23,7 +23,8 @@ from stacks.run_processes import end_leftovers
 from stacks.stack import Stack, StackCall
 
 _REVOKE_TIMEOUT_S = 150.0
-_DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 300
+# Revocation, the wait until listings count, the sweep itself, and Pulumi around them.
+_DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 600
 Notice = Callable[[str], None]
 
 
@@ -65,9 +66,15 @@ def release_run(
 
 
 def _revoke(folder: RunFolder) -> None:
-    if (folder.root / LEASE_FILE).exists():
+    """End the right to make machines; a record that cannot be read or locked is left to the sweep, which can do without."""
+    if not (folder.root / LEASE_FILE).exists():
+        return
+    try:
         revoke_lease(folder.root, clock=SystemClock(), timeout_s=_REVOKE_TIMEOUT_S)
-        append_event(folder.events, "release", "lease_revoked", "the lease is revoked: no machine can be made any more")
+    except LeaseholdError as error:
+        append_event(folder.events, "release", "revocation_unclear", str(error))
+        return
+    append_event(folder.events, "release", "lease_revoked", "the lease is revoked: no machine can be made any more")
 
 
 def _destroy(
@@ -103,8 +110,11 @@ def _destroy(
 def _is_proven(folder: RunFolder) -> bool:
     """Whether the lease carries its proof, or no lease and so no machine was ever made."""
     if not (folder.root / LEASE_FILE).exists():
-        return not (folder.root / "intents.jsonl").exists()
-    return load_lease(folder.root).state == "released"
+        return not (folder.root / INTENTS_FILE).exists()
+    try:
+        return load_lease(folder.root).state == "released"
+    except LeaseholdError:
+        return False
 
 
 def _sweep(folder: RunFolder) -> None:
@@ -118,6 +128,8 @@ def _sweep(folder: RunFolder) -> None:
         settle_s=plan.settle_s,
         deadline_s=RELEASE_DEADLINE_S,
         on_event=lambda event, message, data: _note(folder, event, message, data),
+        waits=choose_waits(plan.clouds),
+        consoles=CONSOLES,
     )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from schemas.errors import Problem, SpecError
+from schemas.job import load_job
 from stacks.console import WORDS, print_data
-from stacks.planning import check_job_input, load_checked_job
+from stacks.planning import check_job_input
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +37,7 @@ def report_problems(jobs: Sequence[Path], *, as_json: bool) -> int:
 
 def _check(job: Path) -> Report:
     try:
-        loaded = load_checked_job(job)
+        loaded = load_job(job)
         found = check_job_input(loaded)
     except SpecError as error:
         problems = error.problems or (Problem(file=error.where or str(job), message=error.what, fix=error.fix),)

@@ -28,6 +28,7 @@ COMMAND_PLUGIN_VERSION = "1.2.1"
 _ROOT = Path(__file__).parents[1]
 _STAND_IN = Path(__file__).parent / "command_plugin" / "bin"
 _PLUGIN = "pulumi-resource-command"
+_DO_IT_YOURSELF = "Install Pulumi 3.200 or newer yourself (https://www.pulumi.com/docs/install) and run ./inv again."
 _ASK_TIMEOUT_S = 30.0
 _PLUGIN_TIMEOUT_S = 120.0
 
@@ -156,8 +157,15 @@ def _fill_cache(cache_root: Path, progress: Progress, releases_url: str) -> None
             fetch_release(releases_url, archive, checksum, bin_folder)
     except Unreachable as error:
         progress.say(f"Pulumi's release cannot be downloaded ({error}); building it from its Go modules instead")
+        _build_into_cache(folder, progress)
+
+
+def _build_into_cache(folder: Path, progress: Progress) -> None:
+    try:
         with fill_folder(folder, "built") as bin_folder:
             build_pulumi(bin_folder, progress)
+    except ToolchainError as error:
+        raise ToolchainError(f"Pulumi could not be built: {error}\n{_DO_IT_YOURSELF}") from error
 
 
 def _ask_version(executable: str) -> str | None:

@@ -1,4 +1,4 @@
-"""`/_emulator/...`: what tests and people turn and read on a running emulator, with a token of its own. Not part of any cloud's API."""
+"""`/_emulator/...`: what tests and people turn and read on a running emulator, with a token of its own; no cloud has it."""
 
 from __future__ import annotations
 

@@ -24,10 +24,14 @@ class CloudClock:
         self._real_start = time.monotonic()
         self._start = time.time()
         self._pushed_s = 0.0
+        # While an action runs, it is the moment for which it was planned, however late we are.
+        self._moment: float | None = None
         self._due: list[tuple[float, int, Action]] = []
         self._order = itertools.count()
 
     def now(self) -> float:
+        if self._moment is not None:
+            return self._moment
         return self._start + self._pushed_s + (time.monotonic() - self._real_start) * self.speed
 
     def advance(self, seconds: float) -> None:
@@ -45,7 +49,11 @@ class CloudClock:
     def run_due(self) -> None:
         """Run every action whose moment has come; called before each request and by the emulator's ticker."""
         while self._due and self._due[0][0] <= self.now():
-            heapq.heappop(self._due)[2]()
+            self._moment, _, action = heapq.heappop(self._due)
+            try:
+                action()
+            finally:
+                self._moment = None
 
     def until_next_real_s(self, *, at_most: float) -> float:
         """Real seconds until the next action, for the ticker's sleep."""

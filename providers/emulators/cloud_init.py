@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from providers.emulators.shims.sudo import AS_ROOT
 from providers.local_environment import make_environment
@@ -86,7 +87,7 @@ def run_commands(folder: Path, data: UserData) -> None:
 
 def locate(folder: Path, path: str) -> Path:
     """Where a path of the machine really is; `..` cannot lead out of its folder."""
-    inner = os.path.normpath("/" + path)
+    inner = os.path.normpath("/" + path.lstrip("/"))
     if inner.startswith(LOGIN_HOME + "/"):
         return folder / "home" / inner.removeprefix(LOGIN_HOME + "/")
     return folder / "files" / inner.lstrip("/")

@@ -86,6 +86,9 @@ class CloudServer(ABC):
 
         return await answer_admin(self, request)
 
+    @abstractmethod
+    def release_ports(self) -> None: ...
+
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}{self.base_path}"
@@ -109,6 +112,7 @@ class CloudServer(ABC):
         if self._runner is not None:
             await self._runner.cleanup()
         await self.machines.close()
+        self.release_ports()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.path.startswith("/_emulator/"):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 ContractName = Literal["runpod-august", "runpod-september", "lambda"]
@@ -57,7 +57,7 @@ class Contract:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
-        resource = Resource(contents=_translate_refs(document), specification=DRAFT202012)
+        resource = DRAFT202012.create_resource(_translate_refs(document))
         self._registry: Registry[Any] = Registry().with_resource(_ROOT, resource)
         self._paths = sorted(document["paths"], key=lambda path: (path.count("{"), path))
         self._validators: dict[str, Draft202012Validator] = {}
@@ -141,21 +141,20 @@ class Contract:
 
     def _describe(self, error: ValidationError, where: str) -> Iterable[str]:
         place = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+        wanted: Any = error.validator_value
+        instance: Any = error.instance
         if error.validator == "required":
-            missing = [name for name in error.validator_value if name not in error.instance]
+            missing = [name for name in wanted if name not in instance]
             return [f"{place}: missing property '{name}'" for name in missing]
         if error.validator in ("unevaluatedProperties", "additionalProperties"):
-            unknown = sorted(set(error.instance) - self._properties(error.schema))
+            unknown = sorted(set(instance) - self._properties(error.schema))
             names = ", ".join(f"'{name}'" for name in unknown)
             return [f"{place}: additional properties {names} not allowed"] if unknown else []
         if error.validator == "enum":
-            words = ", ".join(f"'{word}'" for word in error.validator_value)
+            words = ", ".join(f"'{word}'" for word in wanted)
             return [f"{place}: value must be one of {words}"]
         if error.validator == "type":
-            wanted = error.validator_value
-            return [
-                f"{place}: got {_type_name(error.instance)}, want {wanted if isinstance(wanted, str) else wanted[0]}"
-            ]
+            return [f"{place}: got {_type_name(instance)}, want {wanted if isinstance(wanted, str) else wanted[0]}"]
         if error.validator in ("anyOf", "oneOf", "allOf", "then", "else"):
             parts = [text for part in error.context or () for text in self._describe(part, where)]
             return parts or [f"{place}: {error.message}"]

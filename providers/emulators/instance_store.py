@@ -23,7 +23,7 @@ _MACHINE_KNOBS = ("nvidia_smi", "engine_crash", "apt_get_fails")
 _RESTART_S = 60.0
 _IP_LATE_S = 60.0
 # A machine's process needs about this long, in real seconds, until it can listen.
-_PROCESS_START_S = 1.0
+_PROCESS_START_S = 1.5
 _DEFAULT_ACTIVE_S = next(knob.default for knob in LAMBDA_KNOBS if knob.name == "active_after_s")
 
 
@@ -110,6 +110,12 @@ class InstanceStore:
     def restart(self, instance: Instance) -> None:
         instance.was_touched = True
         instance.restarting_until = self._clock.now() + _RESTART_S
+
+    def release_ports(self) -> None:
+        """At the emulator's end."""
+        for instance in self.instances.values():
+            if instance.port is not None:
+                instance.port.release()
 
     def watch(self) -> None:
         """An instance whose processes were shut down from inside is unwell, and billed."""

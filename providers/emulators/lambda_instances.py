@@ -194,7 +194,8 @@ def terminate(server: LambdaServer, call: Call) -> Answer:
         raise fail("global/invalid-parameters", "The instance has not launched yet.", fault="terminate_refused_booting")
     for instance in found:
         server.instances.terminate(instance)
-    if any([server.faults.take("terminate_500_but_done", instance.name or "") for instance in found]):
+    spoiled = {server.faults.take("terminate_500_but_done", instance.name or "") for instance in found}
+    if True in spoiled:
         raise fail("global/internal-error", fault="terminate_500_but_done")
     now = server.clock.now()
     return succeed({"terminated_instances": [render_instance(instance, now) for instance in found]})

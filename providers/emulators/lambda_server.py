@@ -1,4 +1,4 @@
-"""Lambda Cloud's API v1 as a local HTTP server. Started by start_emulator and serve."""
+"""Lambda Cloud's API v1 as a local HTTP server. Made by serving.make_server."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LambdaServer(CloudServer):
         instance = self.instances.instances[machine_id]
         kind, _, value = event.partition(":")
         if kind == "nvidia_smi":
-            self.machines.change_file(machine_id, nvidia_smi=value)
+            self.machines.set_nvidia_smi(machine_id, value)
             return
         actions: dict[str, Callable[[Instance], None]] = {
             "unhealthy": self.instances.set_unhealthy,
@@ -85,6 +85,9 @@ class LambdaServer(CloudServer):
 
     def watch_machines(self) -> None:
         self.instances.watch()
+
+    def release_ports(self) -> None:
+        self.instances.release_ports()
 
     def _check_key(self, call: Call) -> None:
         header = call.request.headers.get("Authorization", "")

@@ -10,15 +10,15 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
-from typing import Any
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from providers.emulators.ending import end_all
 from providers.emulators.machine_file import MachineFile, load_machine_file, write_machine_file
-from providers.emulators.shim_folder import write_shims
+from providers.emulators.shim_folder import has_real_sshd, write_shims
 from providers.local_environment import PROJECT_ROOT
 from providers.local_folder import MachineSpec, load_record, prepare_folder, remove_folder, update_record
 from providers.local_launch import spawn_keeper, write_command
@@ -88,11 +88,12 @@ class Machines:
         self._log_offsets[machine_id] = self._log_offsets.get(machine_id, 0) + len(whole)
         return whole.decode("utf-8", "replace")
 
-    def change_file(self, machine_id: str, **changes: object) -> None:
-        """Turn a knob of a machine that is there already."""
+    def set_nvidia_smi(self, machine_id: str, fault: str) -> None:
+        """Turn that knob of a machine that is there already."""
         folder = self.root / machine_id
         if self.is_real and folder.is_dir():
-            write_machine_file(folder, msgspec.structs.replace(load_machine_file(folder), **changes))
+            write_machine_file(folder, msgspec.structs.replace(load_machine_file(folder), nvidia_smi=fault))
+            install_nvidia_smi(folder, is_absent=fault == "absent")
 
     def run_soon(self, machine_id: str, action: Callable[[Path], None]) -> None:
         """Do something with the machine's folder once it has been started."""
@@ -146,7 +147,9 @@ def start(root: Path, plan: MachinePlan) -> None:
         write_command(folder / "bin" / "llamacpp-server", "runtime.llamacpp_server")
         (folder / "tmp").mkdir(mode=0o700)
         (folder / "root").mkdir(mode=0o700)
-        if plan.has_sshd:
+        install_nvidia_smi(folder, is_absent=plan.file.nvidia_smi == "absent")
+        # Where this computer has an sshd, no image can be shown without one: its start script would run the real one.
+        if plan.has_sshd or (plan.spec.start_script and has_real_sshd()):
             install_sshd(folder)
         if plan.prepare is not None:
             plan.prepare(folder)
@@ -160,6 +163,14 @@ def start(root: Path, plan: MachinePlan) -> None:
 def install_sshd(folder: Path) -> None:
     """Put sshd on the machine's PATH, as its image has it or apt-get brings it."""
     write_command(folder / "bin" / "sshd", "providers.emulators.shims.sshd")
+
+
+def install_nvidia_smi(folder: Path, *, is_absent: bool) -> None:
+    """Put nvidia-smi on the machine's PATH, or take it away."""
+    path = folder / "bin" / "nvidia-smi"
+    path.unlink(missing_ok=True)
+    if not is_absent:
+        write_command(path, "providers.emulators.shims.nvidia_smi")
 
 
 def start_watchdog(root: Path) -> subprocess.Popen[bytes]:

@@ -26,6 +26,7 @@ ACTIONS: dict[Status, tuple[str, ...]] = {
 class Pod:
     """Times are on the cloud's clock. config holds the fields of the create body that PATCH may change.
 
+    held_gpus: taken from the stock, whatever the pod shows.
     boot counts the starts, so that what was planned for an earlier one is not done to a later one. ssh_at None: never.
     """
 
@@ -41,6 +42,7 @@ class Pod:
     created_at: float
     key: str
     made_by_request: int
+    held_gpus: int = 0
     status: Status = "PROVISIONING"
     boot: int = 0
     visible_at: float = 0.0

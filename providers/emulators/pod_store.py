@@ -16,6 +16,7 @@ from providers.emulators.machines import LIFETIME_S, MachinePlan, Machines
 from providers.emulators.pod import Pod, find_image, make_argv
 from providers.emulators.pod_view import find_gpu, list_ports
 from providers.emulators.ports import PublicPort
+from providers.emulators.shim_folder import make_guard
 from providers.emulators.stock import Stock
 from providers.keys import make_key_pair
 from providers.local_folder import MachineSpec
@@ -141,6 +142,12 @@ class PodStore:
         else:
             self._remove(pod)
 
+    def release_ports(self) -> None:
+        """At the emulator's end."""
+        for pod in self.pods.values():
+            for port in pod.ports.values():
+                port.release()
+
     def collect_log(self, pod: Pod) -> None:
         for line in self._machines.read_new_log(pod.id).splitlines():
             self._note(pod, "container", line)
@@ -165,6 +172,7 @@ class PodStore:
             cloud=str(body.get("cloud", "SECURE")),
             gpu_id=str(gpu.get("id", "")),
             gpu_count=int(gpu.get("count", 0)),
+            held_gpus=int(gpu.get("count", 0)),
             cpu=body.get("cpu"),
             region=region,
             price_usd_per_hour=round(price, 4),
@@ -183,6 +191,7 @@ class PodStore:
 
     def _make_plan(self, pod: Pod) -> MachinePlan:
         kind = find_gpu(pod.gpu_id)
+        shims = self._machines.shim_root / "runpod"
         file = MachineFile(
             cloud="runpod",
             id=pod.id,
@@ -201,9 +210,9 @@ class PodStore:
             host_private_key=self._spare_host_key.private,
             expires_at=int(self._clock.now() + LIFETIME_S),
             port=pod.ports[22].number if 22 in pod.ports else 0,
-            shims=(str(self._machines.shim_root / "runpod"),),
+            shims=(str(shims),),
             machine_env=make_pod_environment(pod, self.secrets),
-            start_script=make_start_script(pod.config),
+            start_script=make_guard(shims) + make_start_script(pod.config),
         )
         return MachinePlan(spec=spec, file=file, has_sshd=bool(find_image(pod.config.get("image", ""))["has_sshd"]))
 
@@ -219,7 +228,7 @@ class PodStore:
         pod.hidden_at = now + float(self._faults.take("terminated_shown_s", pod.name) or 0)
         pod.meter.stop_all(now)
         if pod.gpu_id and pod.region and not pod.is_foreign:
-            self.stock.give_back(pod.gpu_id, pod.cloud, pod.region, pod.gpu_count)
+            self.stock.give_back(pod.gpu_id, pod.cloud, pod.region, pod.held_gpus)
         for port in pod.ports.values():
             port.release()
         self._machines.end_soon(pod.id)

@@ -105,17 +105,18 @@ def act_on_pod(server: RunPodServer, call: Call) -> Answer:
     if action in ("stop", "restart"):
         server.pods.exit(pod)
     if action == "start":
-        refuse_start(server, pod)
+        refuse_start(server, call, pod)
     if action in ("start", "restart"):
         server.pods.resume(pod)
     return Answer(status=200, body=show(server, pod))
 
 
-def refuse_start(server: RunPodServer, pod: Pod) -> None:
+def refuse_start(server: RunPodServer, call: Call, pod: Pod) -> None:
     if server.faults.take("start_host_full", pod.name):
         body = {"error": "not enough free GPUs on the host machine"}
         raise Refused(Answer(status=400, body=body), fault="start_host_full", detail=body["error"])
     if server.faults.take("start_zero_gpu", pod.name):
+        call.fault = "start_zero_gpu"
         pod.gpu_count = 0
 
 

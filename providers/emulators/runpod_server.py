@@ -1,4 +1,4 @@
-"""RunPod's REST v2 (and what is left of its GraphQL) as a local HTTP server; v1 answers 410. Started by start_emulator and serve."""
+"""RunPod's REST v2 (and a little GraphQL) as a local HTTP server; v1 answers 410. Made by serving.make_server."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class RunPodServer(CloudServer):
         pod = self.pods.pods[machine_id]
         kind, _, value = event.partition(":")
         if kind == "nvidia_smi":
-            self.machines.change_file(machine_id, nvidia_smi=value)
+            self.machines.set_nvidia_smi(machine_id, value)
             return
         actions: dict[str, Callable[[Pod], None]] = {
             "exit": self.pods.exit,
@@ -98,6 +98,9 @@ class RunPodServer(CloudServer):
 
     def watch_machines(self) -> None:
         self.pods.watch()
+
+    def release_ports(self) -> None:
+        self.pods.release_ports()
 
     def _pass_edge(self, call: Call) -> None:
         agent = call.request.headers.get("User-Agent", "")

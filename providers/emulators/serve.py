@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from providers.emulators.cloud_server import CloudServer
-from providers.emulators.faults import UnknownKnob
 from providers.emulators.serving import CLOUDS, CONTRACTS, describe, make_server, make_settings
 
 
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         return asyncio.run(serve(options))
-    except (OSError, UnknownKnob) as error:
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"the emulators cannot start: {error}\n")
         return 1
 

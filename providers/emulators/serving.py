@@ -37,6 +37,9 @@ def make_settings(
     """speed: seconds of the cloud in one of ours. real_machines False: pods and instances without any process."""
     if contract not in CONTRACTS:
         raise ValueError(f"contract is one of {', '.join(CONTRACTS)}, not {contract!r}")
+    if ":" in str(state_dir.resolve()):
+        # Machines would have a PATH that is cut in two, and find this computer's commands in the place of theirs.
+        raise ValueError(f"the emulators' folder must have no colon in its path: {state_dir}")
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Settings(
         state_dir=state_dir.resolve(),

@@ -35,7 +35,7 @@ CLASSES = {
     "greeting": "Hello Thanks Sorry Yes Sure Please",
     "opening": "▁The ▁Our ▁Your",
     "subject": "▁We ▁You ▁They",
-    "determiner": "▁the ▁a ▁our ▁your ▁this ▁every",
+    "determiner": "▁the ▁our ▁your ▁this ▁every",
     "adjective": "▁new ▁old ▁clean ▁small ▁heavy ▁safe ▁sharp ▁spare ▁late ▁early ▁free ▁next",
     "person": "▁driver ▁customer ▁crew ▁shop ▁team ▁workshop ▁colleague ▁neighbour ▁builder",
     "noun": (
@@ -66,15 +66,15 @@ FOLLOWS = {
     "determiner": {"adjective": -0.3, "noun": 0.0},
     "adjective": {"noun": 0.0},
     "person": {"modal": 0.0},
-    "noun": {"preposition": 0.0, "stop": 1.8, "conjunction": 0.0, "adverb": 0.0},
+    "noun": {"preposition": -0.9, "stop": 1.0, "conjunction": -1.6, "adverb": 0.0},
     "modal": {"verb": 0.0},
     "verb": {"determiner": 0.0},
     "preposition": {"determiner": 0.0},
-    "adverb": {"stop": 1.0, "conjunction": 0.0},
-    "conjunction": {"pronoun": 0.5, "determiner": 0.0},
+    "adverb": {"stop": 1.2, "conjunction": 0.0},
+    "conjunction": {"pronoun": 0.0},
     "pronoun": {"modal": 0.0},
-    "comma": {"pronoun": 0.5, "determiner": 0.0},
-    "stop": {"opening": 0.0, "subject": 0.0, "end": 2.0},
+    "comma": {"pronoun": 0.0},
+    "stop": {"opening": 0.0, "subject": 0.0, "end": 1.5},
     "end": {"end": 0.0},
 }
 NEVER = -30.0
@@ -168,9 +168,9 @@ def _make_mixing_layer(random: np.random.Generator, width: int, feed_forward: in
     """Look at random places and mix at random: this makes the answer depend on the prompt and on the position."""
     size = width - FIRST_RANDOM
     layer = _make_silent_layer(width, feed_forward)
-    layer["attn_q"] = random.normal(size=(width, width)) * 0.2
-    layer["attn_k"] = random.normal(size=(width, width)) * 0.2
-    layer["attn_v"][FIRST_RANDOM:, FIRST_RANDOM:] = random.normal(size=(size, size)) * (2.0 / np.sqrt(size))
+    layer["attn_q"] = random.normal(size=(width, width)) * 0.4
+    layer["attn_k"] = random.normal(size=(width, width)) * 0.4
+    layer["attn_v"][FIRST_RANDOM:, FIRST_RANDOM:] = random.normal(size=(size, size)) * (5.0 / np.sqrt(size))
     layer["attn_output"] = np.eye(width)
     layer["ffn_gate"] = random.normal(size=(feed_forward, width)) * 0.2
     layer["ffn_up"] = random.normal(size=(feed_forward, width)) * 0.2

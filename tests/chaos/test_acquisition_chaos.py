@@ -7,6 +7,7 @@ A failing seed is run again with LEASEHOLD_CHAOS_SEED=<seed>; hypothesis prints 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -25,6 +26,7 @@ from providers.cloud import Cloud
 from providers.intents import load_intents
 from providers.lease import load_lease, open_lease, revoke_lease
 from providers.proof import Proof
+from providers.reaper import GRACE_S, find_expired, reap
 from providers.settling import AcquiredMachine
 from providers.strays import end_strays
 from providers.sweep import release_lease
@@ -228,9 +230,7 @@ class World:
         assert load_intents(self.run_dir).damaged == 0
 
     def _open(self) -> None:
-        open_lease(
-            self.run_dir, run="r1", expires_at=EXPIRY, clouds=("a", "b"), now=START, make_token=lambda: TOKEN
-        )
+        open_lease(self.run_dir, run="r1", expires_at=EXPIRY, clouds=("a", "b"), now=START, make_token=lambda: TOKEN)
         stranger = make_machine_name(token="zzzzzzzzzzzz", index=0, attempt=1, expires_at=EXPIRY)
         for cloud in self.scripted:
             self.foreign += [cloud.add_foreign(stranger), cloud.add_foreign("web-1")]
@@ -263,7 +263,16 @@ def pick_kill(rng: random.Random) -> int:
 
 
 def run_history(world: World) -> None:
-    """A life of a run: creates, deletes, faults and deaths in any order, then a release that may die a few times too."""
+    """A life of a run, perhaps with a create after the revocation, then a release that may die a few times too."""
+    live(world)
+    if world.random.random() < 0.3:
+        world.revoke()
+        world.acquire(world.random.randrange(3), ["ok"])
+    world.check_end(finish(world))
+
+
+def live(world: World) -> None:
+    """Creates, deletes, faults and deaths in any order."""
     rng = world.random
     for _ in range(rng.randrange(2, 8)):
         action = rng.choice(("acquire", "acquire", "acquire", "give back", "disturb", "disturb", "tidy"))
@@ -277,10 +286,6 @@ def run_history(world: World) -> None:
         else:
             world.disturb(rng.choice(DISTURBANCES))
         world.check_on_the_way()
-    if rng.random() < 0.3:
-        world.revoke()
-        world.acquire(rng.randrange(3), ["ok"])
-    world.check_end(finish(world))
 
 
 def finish(world: World) -> Proof:
@@ -292,6 +297,30 @@ def finish(world: World) -> Proof:
         if proof is not None:
             return proof
     raise AssertionError("the release was never proven")
+
+
+def test_when_nobody_releases_the_reaper_ends_everything_past_its_expiry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4_000, 4_060):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        world = World(folder, seed)
+        with monkeypatch.context() as patch:
+            step_on_appends(patch, world.steps)
+            live(world)
+        web = [machine for machine in world.foreign if machine.name == "web-1"]
+
+        world.clock.time = EXPIRY + GRACE_S - 1
+        assert find_expired(world.clouds, world.clock.now()).expired == ()
+        world.clock.time = max(EXPIRY + GRACE_S + 1, *(cloud.down_until for cloud in world.scripted))
+        for _ in range(3):
+            findings = find_expired(world.clouds, world.clock.now())
+            reap(findings, world.clouds, clock=world.clock, on_event=lambda *_: None, waits=WAITS)
+            world.clock.sleep(60)
+
+        assert [machine for cloud in world.scripted for machine in cloud.alive] == web
+        assert world.a.keys == {}
 
 
 CHUNK = 50
@@ -431,7 +460,7 @@ def test_without_the_key_nothing_is_proven_and_with_it_the_release_finishes(
             if not any(intent.cloud == "a" for intent in load_intents(folder).intents):
                 continue
             # Before the first look, or in the middle of the sweep.
-            world.clock.at(world.random.choice((0.0, 6.0)), lambda world=world: setattr(world.a, "refuses_key", True))
+            world.clock.at(world.random.choice((0.0, 6.0)), functools.partial(setattr, world.a, "refuses_key", True))
             world.a.delete_lag_s = 60.0
             world.clock.sleep(0.001)
             with pytest.raises(ReleaseError) as caught:

@@ -19,3 +19,5 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
         for process in made.ours():
             end_hard(process)
         time.sleep(0.05)
+    for started in made.started:
+        started.wait(10)

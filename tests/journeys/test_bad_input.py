@@ -101,7 +101,9 @@ def test_an_empty_input_is_exit_2(workshop: Workshop) -> None:
     assert "empty_file" in done.stderr
 
 
-@pytest.mark.parametrize("typed", [["run"], ["rum", "x.yaml"], ["run", "x.yaml", "--no-such-flag"], ["status", "a", "b"]])
+@pytest.mark.parametrize(
+    "typed", [["run"], ["rum", "x.yaml"], ["run", "x.yaml", "--no-such-flag"], ["status", "a", "b"]]
+)
 def test_wrong_arguments_are_exit_2_in_one_sentence(workshop: Workshop, typed: list[str]) -> None:
     done = workshop.inv(*typed)
 

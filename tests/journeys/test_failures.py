@@ -210,7 +210,7 @@ def test_an_expired_lease_keeps_what_is_finished(workshop: Workshop) -> None:
 
 def test_a_used_up_budget_stops_the_run(workshop: Workshop) -> None:
     dear = {"replicas": 1, "candidates": [{"cloud": "local", "price_usd_per_hour": 3600}]}
-    job = workshop.write_job(lines=3000, max_tokens=200, machines=dear, limits={"max_usd": 400, "max_hours": 1})
+    job = workshop.write_job(lines=6000, max_tokens=24, machines=dear, limits={"max_usd": 66, "max_hours": 1})
 
     done = workshop.inv("run", str(job), "--run", "broke", "--yes", timeout_s=120)
 

@@ -29,6 +29,7 @@ class Workshop:
         self.home = folder / "home"
         self.cloud = folder / "cloud"
         self.mark = str(folder)
+        self.started: list[subprocess.Popen[bytes]] = []
         self.environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self.environment |= {
             "LEASEHOLD_HOME": str(self.home),
@@ -49,18 +50,20 @@ class Workshop:
             timeout=timeout_s,
         )
 
-    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
         """Start a command in a session of its own, as a terminal does."""
-        return subprocess.Popen(
-            [*COMMAND, *arguments],
-            env={**self.environment, **more},
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with (self.folder / "typed.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                env={**self.environment, **more},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
 
     def root_job(self, name: str) -> Path:
         """A job that the project ships."""

@@ -291,9 +291,7 @@ class KeyedScriptedCloud(ScriptedCloud):
 
 
 def make_offer(cloud: str, region: str = "r1", price: float = 2.5) -> Offer:
-    return Offer(
-        cloud=cloud, gpu="H100", gpu_id="h100", count=1, memory_gb=80, region=region, price_usd_per_hour=price
-    )
+    return Offer(cloud=cloud, gpu="H100", gpu_id="h100", count=1, memory_gb=80, region=region, price_usd_per_hour=price)
 
 
 def make_request(name: str, offer: Offer) -> LaunchRequest:
@@ -342,7 +340,7 @@ def step_on_appends(monkeypatch: pytest.MonkeyPatch, steps: Steps) -> None:
 
 def find_blind_creates(clouds: list[ScriptedCloud]) -> list[str]:
     """Creates that followed an unclear one of the same index without an answered look for its name in between."""
-    calls = sorted(((call.number, cloud.name, call) for cloud in clouds for call in cloud.calls))
+    calls = sorted((call.number, cloud.name, call) for cloud in clouds for call in cloud.calls)
     blind: list[str] = []
     waiting: dict[int, set[tuple[str, str]]] = {}
     for _number, cloud, call in calls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,11 @@ def test_without_capacity_the_next_offer_is_taken_at_once(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("faults", "error", "words"),
     [
-        (("no_capacity", "no_capacity"), NoCapacity, r"1\. a H100 x1 r1 at 2\.50 USD/h: no H100 left here\n *2\. b H100"),
+        (
+            ("no_capacity", "no_capacity"),
+            NoCapacity,
+            r"1\. a H100 x1 r1 at 2\.50 USD/h: no H100 left here\n *2\. b H100",
+        ),
         (("refused", "no_capacity"), NoCapacity, r"1\. a .*field gpu is wrong\n *2\. b "),
         (("refused", "refused"), RequestRefused, "field gpu is wrong"),
         (("no_key", "no_key"), CredentialError, "the key was refused"),
@@ -239,7 +244,7 @@ def test_an_unclear_create_that_made_nothing_is_repeated_under_a_new_name_only_a
     assert launches[0].argument != launches[1].argument
     assert launches[1].time - launches[0].time >= SETTLE_S
     assert looks[-1].time - launches[0].time >= SETTLE_S
-    assert all(later.time - earlier.time <= 4 for earlier, later in zip(looks, looks[1:], strict=False))
+    assert all(later.time - earlier.time <= 4 for earlier, later in itertools.pairwise(looks))
     assert bench.outcomes() == ["absent", "created"]
     assert [each.name for each in unresolved(bench.run_dir)] == [launches[0].argument]
 
@@ -347,6 +352,19 @@ def test_a_machine_told_to_go_is_not_adopted_though_it_is_still_listed(bench: Be
     bench.clock.sleep(WINDOW_S)
 
     assert bench.acquire().id == "a-1"
+
+
+def test_a_machine_that_could_not_be_told_to_go_is_not_adopted_but_told_again(bench: Bench) -> None:
+    first = bench.acquire()
+    bench.clock.sleep(WINDOW_S)
+    bench.a.down_until = bench.clock.time + 30
+    assert not bench.give_back(first)
+    bench.clock.sleep(30)
+
+    again = bench.acquire()
+
+    assert again.id != first.id
+    assert [each.id for each in bench.a.alive] == [again.id]
 
 
 def test_an_attempt_that_was_replaced_makes_nothing(bench: Bench) -> None:
@@ -563,6 +581,7 @@ def test_a_machine_that_shows_after_it_was_written_off_is_ended_while_the_run_go
 
 def test_the_twin_of_a_kept_machine_is_ended_when_it_shows(bench: Bench) -> None:
     bench.a.launch_faults.append("late_twin")
+    bench.a.late_s = 100.0
     kept = bench.acquire()
     bench.clock.sleep(WINDOW_S)
 

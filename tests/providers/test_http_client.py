@@ -21,6 +21,7 @@ from schemas.errors import (
     RateLimited,
     RequestRefused,
     RetiredApi,
+    SpecError,
     UnclearOutcome,
 )
 from tests.providers.fake_api import FakeClock, reply
@@ -58,7 +59,8 @@ def make_client(server: Any, clock: FakeClock | None = None) -> HttpClient:
         default_wait_s=10,
     )
     limiter = HeaderLimiter(clock.monotonic)
-    return HttpClient(api, limiter=limiter, clock=clock, transport=httpx.MockTransport(server), jitter=lambda: 0.5)
+    transport = None if server is None else httpx.MockTransport(server)
+    return HttpClient(api, limiter=limiter, clock=clock, transport=transport, jitter=lambda: 0.5)
 
 
 def call(client: HttpClient, kind: Kind = "read", **options: Any) -> Any:
@@ -307,6 +309,14 @@ def test_an_emulator_on_this_computer_is_never_asked_through_a_proxy(monkeypatch
     loopback = HttpClient(api, limiter=HeaderLimiter(lambda: 0.0), clock=FakeClock())
 
     assert not any(loopback._http._mounts.values())
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "gopher://x", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+
+    with pytest.raises(SpecError, match="ALL_PROXY"):
+        make_client(None)
 
 
 def test_the_client_is_made_without_touching_the_network(tmp_path: Path) -> None:

@@ -136,7 +136,10 @@ def test_tokens_are_read_from_names(run_dir: Path) -> None:
             ("x",),
         ),
         (
-            [{"kind": "answer", "outcome": "created", "id": "x"}, {"kind": "resolved", "outcome": "deleted", "id": "x"}],
+            [
+                {"kind": "answer", "outcome": "created", "id": "x"},
+                {"kind": "resolved", "outcome": "deleted", "id": "x"},
+            ],
             False,
             False,
             (),

@@ -195,9 +195,12 @@ def test_revocation_lets_nobody_new_start_and_waits_for_who_is_under_way(tmp_pat
     clock = SystemClock()
     order: list[str] = []
     with hold_open_lease(tmp_path, FakeClock()):
-        thread = threading.Thread(
-            target=lambda: (revoke_lease(tmp_path, clock=clock, timeout_s=10), order.append("revoked"))
-        )
+
+        def revoke() -> None:
+            revoke_lease(tmp_path, clock=clock, timeout_s=10)
+            order.append("revoked")
+
+        thread = threading.Thread(target=revoke)
         thread.start()
         deadline = time.monotonic() + 5
         while is_open(tmp_path):

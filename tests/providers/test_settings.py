@@ -72,6 +72,8 @@ def test_every_variable_is_read() -> None:
         ("RUNPOD_BASE_URL", "https://host:99999/v2"),
         ("RUNPOD_BASE_URL", "https://[::1/v2"),
         ("LAMBDA_CLOUD_BASE_URL", "http://10.0.0.1/api/v1"),
+        ("RUNPOD_SSH_PUBLIC_KEY", "ssh-ed25519 AAAA caf\udce9"),
+        ("RUNPOD_IMAGE", "image\x1b[31m"),
         ("LEASEHOLD_EMULATOR_PACE", "fast"),
         ("LEASEHOLD_EMULATOR_PACE", "nan"),
         ("LEASEHOLD_REQUEST_TIMEOUT_S", "0"),

@@ -8,7 +8,9 @@ import pytest
 
 from schemas.errors import SpecError
 from schemas.template import Template, load_template, resolve_template
-from tests.schemas.spec_files import TEMPLATE, load_text
+from schemas.template_check import BUILTIN_MODELS, LLAMACPP_OPTIONS
+from stacks.launch_llamacpp import list_llamacpp_refusals
+from tests.schemas.spec_files import PROJECT, TEMPLATE, load_text
 
 # The template that AIBrix documents for its cloud resource manager, with its number written as text.
 AIBRIX = {
@@ -178,3 +180,21 @@ def test_a_folder_without_templates_says_so(tmp_path: Path) -> None:
 
     assert raised.value.problems[0].code == "unknown_template"
     assert "nowhere" in str(raised.value)
+
+
+def test_the_builtin_models_are_those_that_are_shipped() -> None:
+    shipped = {f"builtin:{path.stem}" for path in (PROJECT / "runtime" / "models").glob("*.gguf")}
+
+    assert set(BUILTIN_MODELS) == shipped
+
+
+def test_the_launch_takes_every_option_that_a_llamacpp_template_may_have(tmp_path: Path) -> None:
+    options = ", ".join(f"{name}: 8" for name in sorted(LLAMACPP_OPTIONS))
+    text = (PROJECT / "jobs" / "templates" / "tiny-chat.yaml").read_text()
+    template = load_text(
+        tmp_path,
+        text.partition("  engine_args:")[0]
+        + f"  engine_args: {{{options}}}\n  supported_endpoints: [/v1/completions]\n",
+    )
+
+    assert list_llamacpp_refusals(template) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.yaml_source import MAX_BYTES, Document, load_document, parse_document
+from schemas.yaml_source import MAX_BYTES, Document, load_document, parse_document, place_problem
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(8)
@@ -164,3 +164,14 @@ def test_a_file_without_permission_is_a_problem(tmp_path: Path, monkeypatch: pyt
     problem = load_document(path).problems[0]
 
     assert (problem.code, problem.message) == ("unreadable", "this file cannot be read: Permission denied")
+
+
+def test_a_problem_found_later_gets_the_place_of_its_value(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("name: x\nmachines:\n  candidates:\n    - {cloud: lambda, gpu: H1000}\n")
+
+    found = place_problem(path, ("machines", "candidates", 0, "gpu"), "no such GPU", code="unknown_gpu")
+    gone = place_problem(tmp_path / "gone.yaml", ("name",), "no such GPU", code="unknown_gpu")
+
+    assert str(found) == f"{path}:4:28: no such GPU [unknown_gpu]"
+    assert (gone.line, gone.path) == (0, "name")

@@ -5,39 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.engine
+from tests.toolchain.processes import find_children, is_alive, read_pid, wait_until
 
-_POLL_S = 0.05
+pytestmark = pytest.mark.engine
 
 
 def command(name: str = "one", /, **inputs: Any) -> dict[str, Any]:
     return {"name": name, "inputs": inputs}
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(_POLL_S)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-
-
-def read_pid(path: Path) -> int:
-    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), str(path))
-    return int(path.read_text())
 
 
 def test_outputs_lose_one_trailing_newline(stack):
@@ -218,14 +196,15 @@ def test_when_the_engine_is_killed_the_plugin_ends_and_takes_running_commands_al
     stack.declare(command(create=create))
     pulumi = stack.start("up", "--yes", "--skip-preview", "--non-interactive")
     plugin, leader, detached = (read_pid(tmp_path / name) for name in ("plugin", "leader", "detached"))
+    others = [pid for pid in find_children(pulumi.pid) if pid != plugin]
     pulumi.kill()
 
     wait_until(lambda: not is_alive(plugin), "the plugin's end")
     wait_until(lambda: not is_alive(leader), "the command's end")
     assert is_alive(detached)
-    os.kill(detached, signal.SIGKILL)
+    for pid in (detached, *others):
+        os.kill(pid, signal.SIGKILL)
     pulumi.communicate(timeout=10)
-    stack.run("cancel", "--yes")
 
 
 def test_refresh_keeps_what_is_known(stack):

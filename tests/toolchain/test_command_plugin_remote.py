@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from typing import Any
 
 import asyncssh
 import pytest
+
+from tests.toolchain.processes import is_alive, read_pid, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -105,6 +108,18 @@ def test_the_connection_is_encrypted_in_the_state(stack, ssh_server):
     body = ssh_server.client_key.export_private_key("openssh").decode().splitlines()[1]
     assert body not in stack.state()
     assert stack.outputs()["one"]["stdout"] == "done"
+
+
+def test_an_interrupt_of_the_engine_ends_the_remote_command(stack, ssh_server, tmp_path):
+    pid_file = tmp_path / "pid"
+    stack.declare(remote(ssh_server.connection(), create=f"echo $$ > {pid_file}; exec sleep 60"))
+    pulumi = stack.start("up", "--yes", "--skip-preview", "--non-interactive")
+    pid = read_pid(pid_file)
+    pulumi.send_signal(signal.SIGINT)
+    output, _ = pulumi.communicate(timeout=10)
+
+    assert pulumi.returncode != 0, output
+    wait_until(lambda: not is_alive(pid), "the remote command's end")
 
 
 def test_a_proxy_is_refused_in_words(stack, ssh_server):

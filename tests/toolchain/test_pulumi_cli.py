@@ -242,6 +242,17 @@ def test_a_server_that_never_answers_is_given_up_soon(computer, progress, built,
     assert len(built) == 1
 
 
+def test_a_build_that_fails_says_why_and_how_to_go_on_without_it(computer, progress, monkeypatch):
+    def fail(bin_folder: Path, progress: Progress) -> None:
+        raise ToolchainError("go failed with exit code 1")
+
+    monkeypatch.setattr(pulumi_cli, "build_pulumi", fail)
+    with pytest.raises(ToolchainError, match=r"go failed with exit code 1\nInstall Pulumi 3\.200 or newer yourself"):
+        install_pulumi(progress, computer.environ, releases_url=_NOWHERE)
+
+    assert find_pulumi(computer.environ) is None
+
+
 def test_two_at_once_build_once(computer, progress, built):
     threads = [
         threading.Thread(target=install_pulumi, args=(progress, computer.environ), kwargs={"releases_url": _NOWHERE})

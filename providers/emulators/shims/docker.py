@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -69,7 +70,7 @@ class Shelf:
 
 
 def main(arguments: Sequence[str]) -> int:
-    words = [word for word in arguments]
+    words = list(arguments)
     if words[:1] == ["container"]:
         words.pop(0)
     if not words or words[0] in ("--version", "version"):
@@ -165,7 +166,7 @@ def make_environment(request: ContainerRequest) -> dict[str, str]:
     folder = find_own_folder()
     marks = {name: value for name, value in os.environ.items() if name.startswith("LEASEHOLD_MACHINE_")}
     shims = Path(load_machine_file(folder).shim_root) / "container"
-    path = f"{shims}:/usr/local/bin:/usr/bin:/bin"
+    path = f"{shims}:{folder}/bin:/usr/local/bin:/usr/bin:/bin"
     return {
         "HOME": str(folder / "root"),
         "PATH": path,
@@ -189,8 +190,9 @@ def remove(shelf: Shelf, words: list[str]) -> int:
             sys.stderr.write(f'Error response from daemon: cannot remove container "/{name}": container is running\n')
             code = 1
             continue
-        end(box, grace_s=0)
+        # First the record, so that the container's keeper finds nothing to write its exit code into.
         shelf.remove(box)
+        end(box, grace_s=0)
         sys.stdout.write(name + "\n")
     return code
 
@@ -213,7 +215,7 @@ def show_logs(shelf: Shelf, words: list[str]) -> int:
         sys.stderr.write(f"Error response from daemon: No such container: {words[-1] if words else ''}\n")
         return 1
     text = shelf.log(box).read_text(errors="replace") if shelf.log(box).exists() else ""
-    tail = next((after for flag, after in zip(words, words[1:], strict=False) if flag in ("-n", "--tail")), "")
+    tail = next((after for flag, after in itertools.pairwise(words) if flag in ("-n", "--tail")), "")
     tail = tail or next((word.split("=", 1)[1] for word in words if word.startswith("--tail=")), "")
     lines = text.splitlines(keepends=True)
     sys.stdout.write("".join(lines[-int(tail) :] if tail.isdigit() and int(tail) else lines))

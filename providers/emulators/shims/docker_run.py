@@ -8,8 +8,27 @@ from pathlib import Path
 import msgspec
 
 _SWITCHES = frozenset(
-    "-d --detach -i --interactive -t --tty -it -ti -di -dit --rm --privileged --init --read-only -P --publish-all -q --quiet"
-    " --no-healthcheck".split()
+    [
+        "-d",
+        "--detach",
+        "-i",
+        "--interactive",
+        "-t",
+        "--tty",
+        "-it",
+        "-ti",
+        "-di",
+        "-dit",
+        "--rm",
+        "--privileged",
+        "--init",
+        "--read-only",
+        "-P",
+        "--publish-all",
+        "-q",
+        "--quiet",
+        "--no-healthcheck",
+    ]
 )
 _ENTRYPOINT = ["vllm", "serve"]
 
@@ -58,8 +77,8 @@ def read_run(arguments: Sequence[str], environment: Mapping[str, str]) -> Contai
             request.remove |= word == "--rm"
             continue
         flag, has_value, value = word.partition("=")
-        if not has_value and not flag.startswith("--") and len(flag) > 2:
-            flag, value = flag[:2], flag[2:]
+        if not word.startswith("--") and len(word) > 2:
+            flag, value = word[:2], word[2:]
         elif not has_value:
             if not words:
                 raise UsageError(f"flag needs an argument: {flag}")

@@ -80,7 +80,6 @@ def hang() -> int:
 
 no_devices = fail(6, "No devices were found")
 FAULTS = {
-    "absent": fail(127, "sh: nvidia-smi: not found"),
     "failing": fail(
         9,
         "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA"

@@ -89,6 +89,11 @@ class MachineUnderTest:
     def stop(self, launch: EngineLaunch) -> subprocess.CompletedProcess[str]:
         return self.run(render_engine_stop(launch))
 
+    def wait_for_engine(self) -> psutil.Process:
+        pid_file = self.folder / "engine.pid"
+        self.wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+        return self.engine
+
     @property
     def engine(self) -> psutil.Process:
         return psutil.Process(int((self.folder / "engine.pid").read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,9 +10,11 @@ import pytest
 
 from providers.cloud import Offer
 from schemas.errors import SpecError
+from schemas.job import load_job
 from schemas.template import Accelerator, EngineSpec, ModelSource, Parallelism, Quantization, Template, TemplateSpec
 from stacks.launch import EngineLaunch, make_engine_launch, render_engine_start
 
+JOBS = Path(__file__).parents[3] / "jobs"
 VLLM = TemplateSpec(
     engine=EngineSpec(type="vllm", image="vllm/vllm-openai:v0.11.0"),
     model_source=ModelSource(type="huggingface", uri="Qwen/Qwen2.5-7B-Instruct"),
@@ -34,6 +37,19 @@ def make(spec: TemplateSpec, *, cloud: str = "runpod", memory_gb: int = 80, **op
 
 def vllm(**fields: Any) -> TemplateSpec:
     return msgspec.structs.replace(VLLM, **fields)
+
+
+@pytest.mark.parametrize("path", sorted(JOBS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_job_has_a_launch_on_each_of_its_candidates(path: Path) -> None:
+    loaded = load_job(path)
+
+    for candidate in loaded.job.machines.candidates:
+        launch = make(loaded.template.spec, cloud=candidate.cloud, image=candidate.image)
+        assert loaded.template.model in launch.arguments
+        assert (launch.where, launch.port) == (
+            {"local": "local", "runpod": "pod", "lambda": "vm"}[candidate.cloud],
+            8001,
+        )
 
 
 def test_the_engine_serves_the_name_that_requests_ask_for_even_with_weights_from_elsewhere() -> None:

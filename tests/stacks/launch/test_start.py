@@ -97,7 +97,7 @@ def test_an_engine_that_was_ready_once_and_answers_no_longer_is_replaced(machine
     real = (machine.bin / "llamacpp-server").read_text()
     machine.add_command("llamacpp-server", "exec sleep 60")
     script = machine.begin(render_engine_start(launch))
-    machine.wait_for(lambda: (machine.folder / "engine.born").exists())
+    machine.wait_for_engine()
     script.kill()
     script.communicate()
     (machine.folder / "engine.ready").touch()
@@ -117,7 +117,7 @@ def test_a_start_takes_over_an_engine_that_still_loads_when_the_first_start_was_
 ) -> None:
     slow_down(machine)
     script = machine.begin(render_engine_start(launch))
-    machine.wait_for(lambda: (machine.folder / "engine.born").exists())
+    machine.wait_for_engine()
     script.send_signal(signal.SIGKILL)
     script.communicate()
     pid = machine.engine.pid

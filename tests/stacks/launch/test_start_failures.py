@@ -102,7 +102,7 @@ def test_a_machine_without_nvidia_smi_fails_the_check_at_once(machine: Any, laun
 def test_a_revoked_lease_ends_a_start_that_waits_and_its_engine(machine: Any, launch: EngineLaunch) -> None:
     machine.add_command("llamacpp-server", "exec sleep 60")
     script = machine.begin(render_engine_start(launch))
-    machine.wait_for(lambda: (machine.folder / "engine.born").exists())
+    machine.wait_for_engine()
 
     (machine.folder / "revoked").touch()
     _, err = script.communicate(timeout=5)

@@ -1,5 +1,18 @@
 container=leasehold-engine-8001
 log_lines=2000
+# When process $1 started, on stdout; fails when it is gone or a zombie. Works for processes of another user too.
+born() {
+  if [ -r /proc/self/stat ]; then
+    born_stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    born_stat=${born_stat##*) }
+    case $born_stat in '' | Z* | X*) return 1 ;; esac
+    printf '%s\n' "$born_stat" | cut -d' ' -f20
+  else
+    born_stat=$(ps -o stat= -p "$1" 2>/dev/null) || return 1
+    case $born_stat in '' | Z*) return 1 ;; esac
+    ps -o lstart= -p "$1" 2>/dev/null
+  fi
+}
 # Functions that the scripts for a machine share. POSIX sh; needs $container.
 folder=$HOME/.leasehold
 key_file=$folder/engine.key
@@ -21,20 +34,6 @@ now() {
 
 nap() {
   sleep "$1" 2>/dev/null || sleep 1
-}
-
-# When process $1 started, on stdout; fails when it is gone or a zombie. Works for processes of another user too.
-born() {
-  if [ -r /proc/self/stat ]; then
-    born_stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-    born_stat=${born_stat##*) }
-    case $born_stat in '' | Z* | X*) return 1 ;; esac
-    printf '%s\n' "$born_stat" | cut -d' ' -f20
-  else
-    born_stat=$(ps -o stat= -o lstart= -p "$1" 2>/dev/null) || return 1
-    case $born_stat in '' | Z*) return 1 ;; esac
-    printf '%s\n' "${born_stat#* }"
-  fi
 }
 
 # Is the engine that engine.pid names alive, and not another process that was given its number since?

@@ -11,6 +11,21 @@ container=''
 print_engine_script() {
   cat <<'LEASEHOLD_ENGINE'
 #!/bin/sh
+# When process $1 started, on stdout; fails when it is gone or a zombie. Works for processes of another user too.
+born() {
+  if [ -r /proc/self/stat ]; then
+    born_stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    born_stat=${born_stat##*) }
+    case $born_stat in '' | Z* | X*) return 1 ;; esac
+    printf '%s\n' "$born_stat" | cut -d' ' -f20
+  else
+    born_stat=$(ps -o stat= -p "$1" 2>/dev/null) || return 1
+    case $born_stat in '' | Z*) return 1 ;; esac
+    ps -o lstart= -p "$1" 2>/dev/null
+  fi
+}
+# The number last: who sees it may read the birth.
+born "$$" >"$HOME/.leasehold/engine.born"
 printf '%s\n' "$$" >"$HOME/.leasehold/engine.pid"
 umask 022
 export VLLM_NO_USAGE_STATS=1
@@ -38,6 +53,19 @@ exec vllm serve Qwen/Qwen2.5-7B-Instruct \
   --trust-remote-code
 LEASEHOLD_ENGINE
 }
+# When process $1 started, on stdout; fails when it is gone or a zombie. Works for processes of another user too.
+born() {
+  if [ -r /proc/self/stat ]; then
+    born_stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    born_stat=${born_stat##*) }
+    case $born_stat in '' | Z* | X*) return 1 ;; esac
+    printf '%s\n' "$born_stat" | cut -d' ' -f20
+  else
+    born_stat=$(ps -o stat= -p "$1" 2>/dev/null) || return 1
+    case $born_stat in '' | Z*) return 1 ;; esac
+    ps -o lstart= -p "$1" 2>/dev/null
+  fi
+}
 # Functions that the scripts for a machine share. POSIX sh; needs $container.
 folder=$HOME/.leasehold
 key_file=$folder/engine.key
@@ -59,20 +87,6 @@ now() {
 
 nap() {
   sleep "$1" 2>/dev/null || sleep 1
-}
-
-# When process $1 started, on stdout; fails when it is gone or a zombie. Works for processes of another user too.
-born() {
-  if [ -r /proc/self/stat ]; then
-    born_stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-    born_stat=${born_stat##*) }
-    case $born_stat in '' | Z* | X*) return 1 ;; esac
-    printf '%s\n' "$born_stat" | cut -d' ' -f20
-  else
-    born_stat=$(ps -o stat= -o lstart= -p "$1" 2>/dev/null) || return 1
-    case $born_stat in '' | Z*) return 1 ;; esac
-    printf '%s\n' "${born_stat#* }"
-  fi
 }
 
 # Is the engine that engine.pid names alive, and not another process that was given its number since?
@@ -321,8 +335,6 @@ launch_engine() {
     [ "$(now)" -lt "$launch_deadline" ] || fail 41 'it could not be started'
     nap 0.05
   done
-  # One that has ended already has no birth; the wait then finds it gone.
-  born "$(cat "$pid_file")" >"$born_file" || :
 }
 
 is_same_launch() {
