@@ -41,6 +41,9 @@ NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 T = TypeVar("T")
 
+# What carries the requests; tests put their own in its place.
+Transport = httpx.BaseTransport
+
 
 @dataclass(frozen=True, kw_only=True)
 class CloudApi:
@@ -96,7 +99,7 @@ class HttpClient:
         limiter: Limiter,
         clock: Clock,
         request_timeout_s: float = 60.0,
-        transport: httpx.BaseTransport | None = None,
+        transport: Transport | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.api = api
@@ -303,7 +306,7 @@ def read_version() -> str:
         return "0"
 
 
-def _open_http(api: CloudApi, transport: httpx.BaseTransport | None) -> httpx.Client:
+def _open_http(api: CloudApi, transport: Transport | None) -> httpx.Client:
     """The connections; raises SpecError when the environment names a proxy or certificates that cannot be used."""
     try:
         return httpx.Client(

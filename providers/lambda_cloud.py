@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from providers.clock import Clock, SystemClock
 from providers.cloud import LaunchRequest, MachineState, Need, Offer
 from providers.gpus import resolve_gpu, suggest_names
-from providers.http_client import NO_PARAMS, CloudApi, HttpClient
+from providers.http_client import NO_PARAMS, CloudApi, HttpClient, Transport
 from providers.lambda_boot import make_launch_body
 from providers.lambda_catalog import list_regions, make_offers, read_types
 from providers.lambda_instance import (
@@ -55,7 +54,7 @@ class LambdaCloud:
     """Instances of one account. A missing key shows at the first use."""
 
     def __init__(
-        self, settings: CloudSettings, *, clock: Clock | None = None, transport: httpx.BaseTransport | None = None
+        self, settings: CloudSettings, *, clock: Clock | None = None, transport: Transport | None = None
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()

@@ -6,12 +6,10 @@ import functools
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote, urlsplit
 
-import httpx
-
 from providers.clock import Clock, SystemClock
 from providers.cloud import LaunchRequest, MachineState, Need, Offer
 from providers.gpus import resolve_gpu, suggest_names
-from providers.http_client import CloudApi, HttpClient
+from providers.http_client import CloudApi, HttpClient, Transport
 from providers.rate_limit import HeaderLimiter
 from providers.reply import GarbledAnswer, Reply, get, read_text, require_list
 from providers.runpod_catalog import TIERS, list_places, make_offers, read_items
@@ -50,7 +48,7 @@ class RunPod:
         settings: CloudSettings,
         *,
         clock: Clock | None = None,
-        transport: httpx.BaseTransport | None = None,
+        transport: Transport | None = None,
         log_idle_s: float = 3.0,
     ) -> None:
         self._settings = settings

@@ -164,6 +164,9 @@ def _report_errors(reporter: Reporter, work: Callable[[], int]) -> int:
     except OSError as error:
         _report_end(reporter, "failed", message=f"{error.filename or 'a file'}: {error.strerror or error}")
         return LeaseholdError.exit_code
+    except Exception as error:
+        _report_end(reporter, "failed", message=f"unexpected, a fault of the dispatcher itself: {error!r}")
+        raise
 
 
 def _raise_file_limit() -> None:

@@ -17,9 +17,10 @@ SHORTEST_S = 0.5
 def choose_hedges(replicas: Sequence[Replica], *, now: float) -> list[tuple[Flight, Replica]]:
     """Pairs of a flight and an idle replica that will likely be done before it, the longest in flight first.
 
-    Each request gets at most one twin. A replica whose speed is not known yet gets none.
+    Each request gets at most one twin, a suspect of killing engines none. A replica whose speed is not known yet
+    helps nobody.
     """
-    ready = [replica for replica in replicas if replica.state == "ready"]
+    ready = [replica for replica in replicas if replica.state == "ready" and not replica.is_alone]
     room = {replica.index: replica.window.size - replica.in_flight for replica in ready}
     median_s = {replica.index: replica.latencies.percentile(0.5) for replica in replicas}
     late_s = {replica.index: replica.latencies.percentile(0.9) * LATE_FACTOR for replica in replicas}
@@ -42,4 +43,5 @@ def choose_hedges(replicas: Sequence[Replica], *, now: float) -> list[tuple[Flig
 
 
 def _single_flights(replicas: Iterable[Replica]) -> list[Flight]:
-    return [flight for replica in replicas for flight in replica.flights if len(flight.request.flights) == 1]
+    flights = [flight for replica in replicas for flight in replica.flights]
+    return [flight for flight in flights if len(flight.request.flights) == 1 and not flight.request.deaths]

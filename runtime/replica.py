@@ -97,35 +97,35 @@ class Replica:
     def start(self, request: Request) -> None:
         """Send this request in a slot of its own, which then goes on with others."""
         self.in_flight += 1
-        self._hold(request)
-        slot = self._loop.create_task(self._run_slot(request))
+        slot = self._loop.create_task(self._run_slot(request, is_suspect=self._hold(request)))
         self._slots.add(slot)
         slot.add_done_callback(self._end_slot)
 
-    async def _run_slot(self, request: Request) -> None:
+    async def _run_slot(self, request: Request, *, is_suspect: bool) -> None:
         following: Request | None = request
         while following is not None:
-            deaths = following.deaths
             try:
                 await self._sender.send(following, self)
             finally:
-                self.suspects -= deaths > 0
+                self.suspects -= is_suspect
                 self.is_alone = False
             following = self._take_next()
+            is_suspect = following is not None and self._hold(following)
 
     def _take_next(self) -> Request | None:
+        """As pump, for a slot that is free but still counted."""
         if not self._has_room(self.in_flight - 1):
             return None
         self.in_flight -= 1
         following = self._queue.take(self, has_others=self.has_others())
         self.in_flight += 1
-        if following is not None:
-            self._hold(following)
         return following
 
-    def _hold(self, request: Request) -> None:
+    def _hold(self, request: Request) -> bool:
+        """Count it in; whether an engine died while it had this request."""
         self.suspects += request.deaths > 0
         self.is_alone = request.deaths > 1
+        return request.deaths > 0
 
     def _end_slot(self, slot: asyncio.Task[None]) -> None:
         self.in_flight -= 1
@@ -192,7 +192,8 @@ class Replica:
                 is_reachable = self._is_reachable()
             if health in ("ok", "silent"):
                 return True
-            self._go_down("the engine is dead" if is_reachable else "the tunnel is down", has_died=is_reachable)
+            has_died = is_reachable and health != "unreachable"
+            self._go_down("the engine is dead" if has_died else "the way to it is cut", has_died=has_died)
             return False
         finally:
             self._checking = None

@@ -10,7 +10,7 @@ from schemas.status import StopReason
 
 
 class StopSignal:
-    """`asked` is set by the first wish to stop, `urgent` by the second: then nothing in flight is waited for."""
+    """`asked` is set by the first wish to stop, `urgent` by a Ctrl-C after it: then nothing in flight is waited for."""
 
     def __init__(self, reason: StopReason | None = None) -> None:
         self.asked = asyncio.Event()
@@ -22,12 +22,15 @@ class StopSignal:
     def ask(self, reason: StopReason | None) -> None:
         """The first reason that is given stays."""
         self.reason = self.reason or reason
-        if self.asked.is_set():
-            self.urgent.set()
         self.asked.set()
 
     def listen(self, read_reason: Callable[[], StopReason | None]) -> None:
         """Take SIGTERM and SIGINT from now on."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, lambda: self.ask(read_reason()))
+        loop.add_signal_handler(signal.SIGTERM, lambda: self.ask(read_reason()))
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self.asked.is_set():
+            self.urgent.set()
+        self.ask(None)

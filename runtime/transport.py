@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,10 @@ from runtime.outcome import read_retry_after
 KEEP_ALIVE_S = 3.5  # vLLM closes idle connections after 5 s
 CONNECT_TIMEOUT_S = 10.0
 LOST_PEER_S = 60
-Health = Literal["ok", "sick", "gone", "silent"]
+Health = Literal["ok", "sick", "gone", "unreachable", "silent"]
+_NO_WAY = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
+# RuntimeError is what a session says that was closed meanwhile; ValueError comes from what is not HTTP.
+_BROKEN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 FailureKind = Literal["unreachable", "broken"]
 
 
@@ -68,22 +72,30 @@ class Transport:
             raise TransportFailure("unreachable", f"cannot connect: {error.strerror or error}") from error
         except aiohttp.ServerTimeoutError as error:
             raise TransportFailure("unreachable", f"no connection in {CONNECT_TIMEOUT_S:.0f} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except _BROKEN as error:
             raise TransportFailure("broken", _describe(error)) from error
         finally:
             if response is not None:
                 response.close()
         headers = response.headers
         retry_after_s = read_retry_after(headers.get("Retry-After")) if response.status >= 400 else 0.0
-        return Answer(response.status, data, headers.get("X-Request-Id", request_id), retry_after_s)
+        told = headers.get("X-Request-Id", request_id).encode("ascii", "backslashreplace").decode()
+        return Answer(response.status, data, told, retry_after_s)
 
     async def check_health(self, *, timeout_s: float) -> Health:
-        """`sick` is an answer that says no (5xx), `gone` no connection, `silent` no answer in time."""
+        """`sick`: an answer that says no (5xx); `gone`: its place is there, but nobody answers; `silent`: not in time.
+
+        `unreachable` is a fault on the way (no route, no name) that says nothing about the engine.
+        """
         try:
             status, _ = await self._get(self._health, timeout_s)
         except TimeoutError:
             return "silent"
-        except (aiohttp.ClientError, OSError):
+        except aiohttp.ClientConnectorDNSError:
+            return "unreachable"
+        except aiohttp.ClientConnectorError as error:
+            return "unreachable" if error.errno in _NO_WAY else "gone"
+        except _BROKEN:
             return "gone"
         return "ok" if status < 500 else "sick"
 
@@ -91,7 +103,7 @@ class Transport:
         """The metrics page, b"" when this server has none, None when it did not answer now."""
         try:
             status, text = await self._get(self._metrics, timeout_s)
-        except (TimeoutError, aiohttp.ClientError, OSError):
+        except _BROKEN:
             return None
         return text if status == 200 else b""
 

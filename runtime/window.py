@@ -61,7 +61,7 @@ class Window:
             return False
         self._cut_at = now
         self._settle(int(self.size * BUSY_FACTOR))
-        self._cohort.settle(self.size)
+        self._cohort.settle()
         return True
 
     def on_restart(self) -> None:
@@ -107,7 +107,8 @@ class _Cohorts:
         self._quiet_cohorts = 0
         self._is_growing = True
 
-    def settle(self, size: int) -> None:
+    def settle(self) -> None:
+        """The size was cut from outside: what was measured before says nothing about it."""
         self._is_growing = False
         self._before = 0
         self._quiet_cohorts = 0
@@ -131,18 +132,17 @@ class _Cohorts:
         return self._judge(size, rate)
 
     def _judge(self, size: int, rate: float) -> int:
-        gained = rate > self._rate * self.STEP_GAIN
-        if self._before and not gained:
+        is_step = self._before > 0
+        if is_step and rate <= self._rate * self.STEP_GAIN:  # it brought nothing: go back
             size, self._before = self._before, 0
-            self._is_growing = False
-            self._is_transition = True
+            self._is_growing, self._is_transition = False, True
             return size
         self._quiet_cohorts += 1
-        if not self._before and not self._is_growing and self._quiet_cohorts < self.PROBE_EVERY:
+        if not is_step and not self._is_growing and self._quiet_cohorts < self.PROBE_EVERY:
             self._rate = rate
             return size
         self._quiet_cohorts = 0
-        self._is_growing = self._is_growing or bool(self._before)
+        self._is_growing = self._is_growing or is_step
         self._rate, self._before, self._is_transition = rate, size, True
         return size * 2 if self._is_growing else size + max(1, size // 4)
 

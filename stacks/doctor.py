@@ -7,14 +7,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from rich.text import Text
 
-from providers.cloud import Need
+from providers.access import AccessReport, check_access
 from providers.open_clouds import open_clouds
 from schemas.errors import LeaseholdError
 from stacks.console import make_table, print_data, print_table
@@ -92,12 +91,20 @@ def _check_cloud(name: str, variable: str) -> Check:
     if variable and not os.environ.get(variable):
         return Check(name=name, verdict="missing", detail=f"{variable} is not set", needed=False)
     try:
-        offers = _ask(lambda: open_clouds([name])[name].offers(Need()))
+        report = check_access(name, open_clouds([name])[name])
     except LeaseholdError as error:
-        return Check(name=name, verdict="broken", detail=str(error).replace("\n", " "), needed=bool(variable))
-    return Check(name=name, verdict="ok", detail=f"answers, {offers} kinds of machine")
+        return Check(name=name, verdict="broken", detail=_join_lines(str(error)))
+    if report.state == "ok":
+        return Check(name=name, verdict="ok", detail=_describe_access(report))
+    can = "; it may list machines, which is enough to release them" if report.can_list else ""
+    return Check(name=name, verdict="broken", detail=_join_lines(f"{report.message}{can}. {report.fix}".strip()))
 
 
-def _ask(fetch: Callable[[], object]) -> int:
-    found = fetch()
-    return len(found) if isinstance(found, (list, tuple)) else 0
+def _describe_access(report: AccessReport) -> str:
+    """What was seen to work; creating is not tried, since it would cost money."""
+    ours = f"{report.machines} machine(s) of ours" if report.machines else "no machine of ours"
+    return f"answers: {report.offers} offers to be had, {ours}; listing and prices work, creating was not tried"
+
+
+def _join_lines(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from providers.clock import SystemClock
 from providers.lease import is_open
-from providers.open_clouds import open_clouds
+from providers.open_clouds import choose_waits, open_clouds
 from providers.termination import give_back
 from schemas.errors import CancelledError, LeaseholdError, MachineFailed
 from schemas.failure import read_failures
@@ -22,6 +22,7 @@ from stacks.run_folder import RunFolder
 from stacks.run_status import read_progress
 
 _POLL_S = 0.5
+_STRAGGLERS_S = 30.0
 
 
 def wait_until_done(folder: RunFolder, plan: Plan) -> Outcome:
@@ -55,6 +56,17 @@ def _refuse_too_few(folder: RunFolder, plan: Plan, is_late: bool) -> None:
     )
 
 
+def wait_for_stragglers(folder: RunFolder, plan: Plan) -> None:
+    """Give machines that are about to join a moment: taken away in mid-boot, they would make `pulumi up` fail."""
+    deadline = time.monotonic() + _STRAGGLERS_S
+    while time.monotonic() < deadline:
+        settled = {record.index for record in read_joined(folder)}
+        settled |= {failure.index for failure in read_failures(folder.failures)}
+        if len(settled) >= len(plan.machines):
+            return
+        time.sleep(_POLL_S)
+
+
 def end_machines(folder: RunFolder) -> None:
     """Terminate every machine that the run still has; the lease proves it later."""
     entries = [entry for entry in read_ledger(folder) if entry.gone_at is None]
@@ -68,13 +80,16 @@ def end_machines(folder: RunFolder) -> None:
             name=entry.name,
             price_usd_per_hour=entry.price_usd_per_hour,
             clock=SystemClock(),
+            poll_s=choose_waits([entry.cloud]).poll_s,
         )
 
 
 def main(arguments: list[str]) -> int:
     folder = RunFolder(Path(arguments[0]))
     try:
-        outcome = wait_until_done(folder, load_plan(folder.plan))
+        plan = load_plan(folder.plan)
+        outcome = wait_until_done(folder, plan)
+        wait_for_stragglers(folder, plan)
         end_machines(folder)
     except LeaseholdError as error:
         sys.stderr.write(f"{error}\n")

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from providers.clock import SystemClock
 from providers.intents import unresolved
 from providers.lease import LEASE_FILE, revoke_lease
@@ -33,6 +35,7 @@ from schemas.failure import read_failures
 from schemas.job import Job
 from schemas.status import State, StopReason
 from stacks.attempts import Attempt, load_attempts, save_attempts
+from stacks.batch_stop import stop_dispatcher
 from stacks.ledger import read_joined, read_ledger, sum_usd
 from stacks.machine_watch import MachineWatch
 from stacks.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
@@ -67,6 +70,7 @@ class Lifecycle:
         self.judged: StackCall | None = None
         self.release_message = ""
         self.restarts = 0
+        self.restarted: subprocess.Popen[bytes] | None = None
         self.next_chase = time.monotonic() + _CHASE_EVERY_S
         self.watch = MachineWatch(folder)
         self.mark = mark_process(os.getpid())
@@ -157,7 +161,7 @@ class Lifecycle:
         others = [each.message for each in self.failures]
         outcome = judge_failures(read_failures(self.folder.failures), engines, others)
         if read_progress(self.folder) is not None:
-            self._stop_dispatcher("batch_cancelled")
+            stop_dispatcher(self.folder, "batch_cancelled")
         return outcome
 
     def _choose_replacements(self) -> dict[int, Attempt]:
@@ -214,7 +218,7 @@ class Lifecycle:
 
     def _stop_batch(self, reason: StopReason) -> Outcome:
         self.writer.enter("cancelling" if reason == "batch_cancelled" else "finalizing", f"stopping: {reason}")
-        self._stop_dispatcher(reason)
+        stop_dispatcher(self.folder, reason)
         return judge_stop(reason, read_progress(self.folder), interrupted=self._was_interrupted())
 
     def _was_interrupted(self) -> bool:
@@ -222,31 +226,19 @@ class Lifecycle:
             return self.interrupted or self.folder.cancel.read_text().strip() == "interrupted"
         return self.interrupted
 
-    def _stop_dispatcher(self, reason: StopReason) -> None:
-        if not self.folder.manifest.exists():
-            return
-        stop = [sys.executable, "-m", "runtime.dispatcher", "--stop", str(self.folder.manifest)]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                [*stop, "--reason", reason, "--timeout", "30"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=60,
-            )
-
     def _keep_dispatcher_alive(self) -> None:
         """Start the dispatcher again when it died before its end, a few times at most."""
         progress = read_progress(self.folder)
         if progress is None or progress.state not in ("waiting", "running", "draining"):
             return
-        with contextlib.suppress(LeaseholdError, OSError):
-            if not _is_dispatcher_gone(progress.pid, progress.updated_at) or self.restarts >= _RESTARTS:
-                return
+        if self.restarted is not None:
+            self.restarted.poll()
+        if not _is_dispatcher_gone(progress.pid, progress.updated_at) or self.restarts >= _RESTARTS:
+            return
         self.restarts += 1
         append_event(self.folder.events, "dispatcher", "dispatcher_restarted", "the dispatcher died; starting it again")
         with (self.folder.root / "dispatch.log").open("ab") as log:
-            subprocess.Popen(
+            self.restarted = subprocess.Popen(
                 [sys.executable, "-m", "runtime.dispatcher", str(self.folder.manifest)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -323,10 +315,10 @@ class Lifecycle:
 def _is_dispatcher_gone(pid: int, updated_at: float) -> bool:
     """Whether no process of that id runs, and has not for a moment (a restarted one first has to write)."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return time.time() - updated_at > 1.0
-    return False
+        is_running = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        is_running = False
+    return not is_running and time.time() - updated_at > 1.0
 
 
 def _collect(folder: RunFolder, job: Job) -> None:

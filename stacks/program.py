@@ -33,7 +33,7 @@ from stacks.commands import (
     render_join,
     render_leave,
 )
-from stacks.launch import make_engine_launch, render_engine_start, render_engine_stop
+from stacks.launch import make_engine_launch, render_engine_start
 from stacks.plan import RELEASE_DEADLINE_S, Plan, PlannedMachine
 from stacks.run_folder import RunFolder
 from stacks.secret_reference import load_secret
@@ -177,12 +177,12 @@ def _declare_endpoint(
 def _declare_engine(
     plan: Plan, planned: PlannedMachine, lease: Lease, machine: Machine, endpoint: Endpoint
 ) -> remote.Command:
+    """Start the engine; it has no delete: it goes with its machine, and SSH to one that is gone would block destroy."""
     launches = [
         make_engine_launch(plan.template, choice.offer, image=choice.image, port=planned.engine_port)
         for choice in plan.choices
     ]
     starts = [render_engine_start(launch) for launch in launches]
-    stops = [render_engine_stop(launch) for launch in launches]
     reference = plan.template.spec.model_source.auth_secret_ref
     token = load_secret(reference, environ=os.environ, get_config=pulumi.Config().get)
     return remote.Command(
@@ -197,7 +197,6 @@ def _declare_engine(
             per_dial_timeout=15,
         ),
         create=machine.choice.apply(lambda index: starts[int(index)]),
-        delete=machine.choice.apply(lambda index: stops[int(index)]),
         stdin=_render_secrets(lease, token),
         triggers=[machine.id],
         opts=pulumi.ResourceOptions(deleted_with=machine, delete_before_replace=True),

@@ -11,6 +11,7 @@ from rich.prompt import Confirm
 
 from schemas.errors import LeaseholdError, LimitError, ReleaseError, SpecError
 from schemas.status import Status
+from stacks.batch_stop import stop_dispatcher
 from stacks.console import WORDS, print_data, print_text
 from stacks.display import render_plan, render_summary
 from stacks.follow import follow_run, request_cancel
@@ -90,6 +91,7 @@ def release_existing(run: str, *, force: bool) -> int:
     if is_over(before) and before is not None and before.released == "verified" and not force:
         print_text(f"{folder.run}: released and verified already")
         return 0
+    stop_dispatcher(folder, "batch_cancelled")
     outcome = release_run(folder, get_home(), os.environ, force=force, on_notice=lambda text: WORDS.print(text))
     status = end_for_dead_lifecycle(folder, verified=outcome.verified, message=outcome.message)
     if outcome.verified:

@@ -168,7 +168,7 @@ class Engines:
     def close(self) -> None:
         async def end() -> None:
             for engine in self._engines:
-                engine.die()
+                await engine.close()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()

@@ -37,6 +37,7 @@ class StubEngine:
         self.delay_s, self.jitter_s, self.slots, self.queue_limit = delay_s, jitter_s, slots, queue_limit
         self.has_metrics, self.key = has_metrics, key
         self.health = 200
+        self.is_dead = False
         self.tries: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.bodies: dict[str, bytes] = {}
@@ -63,28 +64,29 @@ class StubEngine:
             self.base_url = f"http://127.0.0.1:{port}"
         return self.base_url
 
+    async def close(self) -> None:
+        self.die()
+        await asyncio.sleep(0)
+        if self._server is not None:
+            self._server.close()
+
     @property
     def port(self) -> int:
         return int(self._place[1])
 
     def die(self) -> None:
-        """As a crash: nobody listens, every connection is reset."""
+        """As a crash: every connection is reset, the next ones too. (Closing the listener would lose what it just accepted.)"""
         self.deaths += 1
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self.is_dead = True
         for connection in list(self.open):
             connection.reset()
-        self.waiting.clear()
-        self.running = 0
 
-    async def revive(self) -> None:
-        await self.start(port=self.port)
+    def revive(self) -> None:
+        self.is_dead = False
 
     def die_for(self, seconds: float) -> None:
         self.die()
-        loop = asyncio.get_running_loop()
-        loop.call_later(seconds, lambda: loop.create_task(self.revive()))
+        asyncio.get_running_loop().call_later(seconds, self.revive)
 
     def metrics(self) -> bytes:
         lines = [
@@ -150,6 +152,8 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         self.engine.connections += 1
         self.engine.open.add(self)
+        if self.engine.is_dead:
+            self.reset()
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.engine.open.discard(self)
@@ -175,6 +179,8 @@ class _Connection(asyncio.Protocol):
 
     def _handle(self, head: bytes, body: bytes) -> None:
         engine = self.engine
+        if engine.is_dead:
+            return
         if head.startswith(b"GET /health"):
             self.reply(engine.health, b"{}")
         elif head.startswith(b"GET /metrics"):

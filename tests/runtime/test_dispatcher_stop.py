@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -124,14 +125,14 @@ def test_a_dispatcher_that_does_not_stop_in_time_is_killed(bench: Bench, engines
     assert Results(bench.output).ids == ids
 
 
-def test_a_second_signal_waits_for_nothing(bench: Bench, engines: Engines) -> None:
+def test_a_ctrl_c_after_another_stop_waits_for_nothing(bench: Bench, engines: Engines) -> None:
     engine = engines.add(delay_s=60.0)
     bench.write_requests(20)
     process = bench.start(engine.base_url)
     wait_until(lambda: engine.running == 20)
     process.terminate()
     wait_until(lambda: (progress := bench.read_progress()) is not None and progress.state == "draining")
-    process.terminate()
+    process.send_signal(signal.SIGINT)
 
     assert process.wait(3) == 0
     wait_until(lambda: engine.aborted == 20)

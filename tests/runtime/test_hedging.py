@@ -13,7 +13,8 @@ def make_replica(index: int, *, median_s: float, room: int = 4, state: str = "re
     if median_s:
         latencies.add(median_s)
     window = SimpleNamespace(size=room)
-    return SimpleNamespace(index=index, state=state, in_flight=0, window=window, latencies=latencies, flights=set())
+    values = {"index": index, "state": state, "window": window, "latencies": latencies, "in_flight": 0}
+    return SimpleNamespace(**values, flights=set(), is_alone=False)
 
 
 class Flight:

@@ -170,14 +170,14 @@ def test_a_tunnel_that_dies_is_opened_again_and_costs_no_attempts(site: Site) ->
 
 def test_an_engine_that_is_not_there_yet_is_waited_for(site: Site) -> None:
     machine, engine = site.add()
-    site.engines.do(_die(engine))
+    site.engines.call(engine.die)
     ids = site.bench.write_requests(10)
     machine.write_record(site.bench.machines)
     process = site.start()
     wait_until(lambda: machine.logins >= 2)
     wait_until(replica_is(site.bench, 0, "connecting"))
 
-    site.engines.do(engine.revive())
+    site.engines.call(engine.revive)
 
     assert site.wait_for_end(process).output.keys() == ids
 
@@ -229,7 +229,3 @@ def test_ctrl_c_at_the_whole_group_leaves_the_tunnels_until_the_last_answer(site
     assert time.monotonic() - began < 5
     assert engine.aborted == 0
     assert len(results.output) == engine.requests
-
-
-async def _die(engine: StubEngine) -> None:
-    engine.die()

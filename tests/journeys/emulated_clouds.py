@@ -1,0 +1,112 @@
+"""Emulated RunPod and Lambda accounts for whole runs: processes of their own with a fast clock, and jobs that rent there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from providers.cloud import KeyedCloud
+from providers.emulators.emulator import CloudName, Emulator, start_emulator_process
+from providers.emulators.summary import MachineSummary
+from providers.registry import make_cloud
+from providers.settings import load_cloud_settings
+from tests.journeys.workshop import Workshop
+
+SPEED = 60
+RUNPOD_H100 = "NVIDIA H100 80GB HBM3"
+ON_RUNPOD = {"cloud": "runpod", "gpu": "H100-SXM"}
+ON_LAMBDA = {"cloud": "lambda", "gpu": "A10"}
+
+
+class EmulatedClouds:
+    """The accounts that a test asks for, started at their first use, and the workshop whose commands point at them."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.running: dict[str, Emulator] = {}
+        workshop.environment |= {
+            "LEASEHOLD_EMULATOR_PACE": str(SPEED),
+            "LEASEHOLD_REQUEST_TIMEOUT_S": "4",
+            "LEASEHOLD_SETTLE_S": "1",
+        }
+
+    @property
+    def runpod(self) -> Emulator:
+        return self._open("runpod")
+
+    @property
+    def lambda_cloud(self) -> Emulator:
+        return self._open("lambda")
+
+    def close(self) -> None:
+        for emulator in self.running.values():
+            emulator.close()
+
+    def machines(self) -> list[MachineSummary]:
+        """Every machine that was ever made, in all accounts."""
+        return [machine for emulator in self.running.values() for machine in emulator.machines()]
+
+    def list_keys(self) -> list[str]:
+        """Names of our SSH keys that are in the Lambda account."""
+        settings = load_cloud_settings({**self.workshop.environment, **self.lambda_cloud.exports})
+        cloud = make_cloud("lambda", settings)
+        assert isinstance(cloud, KeyedCloud)
+        return list(cloud.list_keys("lh-"))
+
+    def wait_until_nothing_is_left(self) -> None:
+        """No machine and no SSH key in any account, no process of a machine, no process of the run."""
+        alive = [machine for machine in self.machines() if not machine.is_gone]
+        assert alive == []
+        assert "lambda" not in self.running or self.list_keys() == []
+        self.workshop.wait_for("the machines' processes to end", lambda: not self.machine_processes(), timeout_s=10)
+        self.workshop.wait_until_nothing_is_left()
+
+    def machine_processes(self) -> list[int]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("LEASEHOLD_MACHINE_FOLDER", "").startswith(str(self.workshop.folder)):
+                    found.append(process.pid)
+        return found
+
+    def write_job(self, name: str, candidates: list[dict[str, Any]], *, lines: int = 40, **changes: Any) -> Path:
+        """A job for a 7B model with vLLM; changes replace whole top-level keys, replicas and min_replicas are machines'."""
+        self._write_input(self.workshop.folder / f"{name}.jsonl", lines)
+        machines = {"candidates": candidates, **{key: changes.pop(key) for key in ("replicas", "min_replicas") if key in changes}}
+        job = {
+            "version": 1,
+            "name": name,
+            "input": f"{name}.jsonl",
+            "template": "qwen2-5-7b@v1.0.0",
+            "machines": machines,
+            "limits": {"max_usd": 25, "max_hours": 1},
+            **changes,
+        }
+        path = self.workshop.folder / f"{name}.yaml"
+        path.write_text(json.dumps({key: value for key, value in job.items() if value is not None}))
+        return path
+
+    def _write_input(self, path: Path, lines: int) -> None:
+        messages = [{"role": "user", "content": "My rented drill does not start."}]
+        body = {"model": "qwen2.5-7b", "max_tokens": 8, "messages": messages}
+        rows = [
+            {"custom_id": f"id-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            for number in range(lines)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def _open(self, name: CloudName) -> Emulator:
+        if name not in self.running:
+            folder = self.workshop.folder / f"{name}-account"
+            # Without the workshop's mark: the account is no part of a run.
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("LEASEHOLD_")}
+            arguments = ["--speed", str(SPEED)]
+            emulator = start_emulator_process(name, state_dir=folder, arguments=arguments, environment=environment)
+            self.running[name] = emulator
+            self.workshop.environment |= emulator.exports
+        return self.running[name]

@@ -1,0 +1,108 @@
+"""Which folder may import which, as docs/architecture.md draws it; and the few places where the world is let in."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("schemas", "providers", "runtime", "stacks", "toolchain")
+MAY_IMPORT = {
+    "schemas": {"schemas"},
+    "providers": {"providers", "schemas"},
+    "runtime": {"runtime", "schemas"},
+    "stacks": {"stacks", "providers", "runtime", "schemas", "toolchain"},
+    "toolchain": {"toolchain", "schemas"},
+}
+# What stacks may know of the runtime: what the dispatcher is told, and the check of its input.
+RUNTIME_FOR_STACKS = {"runtime.manifest", "runtime.batch_input"}
+ONLY_IN = {
+    "pulumi": {"providers/resources.py", "stacks/program.py", "stacks/__main__.py", "toolchain/command_plugin"},
+    "pulumi_command": {"stacks/program.py"},
+    "httpx": {"providers/http_client.py"},
+}
+READS_ENVIRONMENT = {
+    "providers/emulators",
+    "providers/local_environment.py",
+    "providers/open_clouds.py",
+    "providers/resources.py",
+    "runtime/dispatcher.py",
+    "stacks/__main__.py",
+    "stacks/doctor.py",
+    "stacks/emulating.py",
+    "stacks/lifecycle.py",
+    "stacks/offers.py",
+    "stacks/planning.py",
+    "stacks/program.py",
+    "stacks/reaping.py",
+    "stacks/run_folder.py",
+    "stacks/running.py",
+    "toolchain",
+}
+
+
+def list_modules() -> list[Path]:
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def list_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+
+
+def reads_environment(path: Path) -> bool:
+    """Whether the code, not a text in it, names os.environ or os.getenv."""
+    return any(
+        isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and ast.unparse(node.value) == "os"
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def is_below(path: Path, places: set[str]) -> bool:
+    relative = path.relative_to(ROOT).as_posix()
+    return any(relative == place or relative.startswith(f"{place}/") for place in places)
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(list_modules()) > 100
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_its_arrows_allow(room: str) -> None:
+    wrong = []
+    for path in (ROOT / room).rglob("*.py"):
+        for name in list_imports(path):
+            target = name.split(".")[0]
+            if target in ROOMS and target not in MAY_IMPORT[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+            if room == "stacks" and target == "runtime" and name not in RUNTIME_FOR_STACKS:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_used_only_where_it_belongs(package: str) -> None:
+    users = [path for path in list_modules() if package in {name.split(".")[0] for name in list_imports(path)}]
+
+    assert users
+    assert [path for path in users if not is_below(path, ONLY_IN[package])] == []
+
+
+def test_the_environment_is_read_in_few_places() -> None:
+    readers = [path for path in list_modules() if reads_environment(path)]
+
+    assert [str(path.relative_to(ROOT)) for path in readers if not is_below(path, READS_ENVIRONMENT)] == []
+
+
+def test_packages_have_empty_init_files() -> None:
+    full = [path for path in list_modules() if path.name == "__init__.py" and path.read_text().strip()]
+
+    assert full == []
