@@ -13,6 +13,7 @@ import contextlib
 import gc
 import logging
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +70,26 @@ def run_dispatcher(manifest: Manifest, *, ending: StopReason | None = None) -> i
             return 0
         reporter.message = "checking the input"
         reporter.write()
-        return _report_errors(reporter, lambda: _check_and_dispatch(manifest, holder, reporter, ending))
+        try:
+            code = _report_errors(reporter, lambda: _check_and_dispatch(manifest, holder, reporter, ending))
+        finally:
+            is_over = reporter.state in ("finished", "failed") or reporter.stop_reason is not None
+            if is_over and ending is None:
+                _start_on_end(manifest)
+        return code
+
+
+def _start_on_end(manifest: Manifest) -> None:
+    """Start what the manifest names for the end of the batch, in a session of its own: it outlives this process."""
+    if not manifest.on_end:
+        return
+    try:
+        with (Path(manifest.output_dir) / "on_end.log").open("ab") as log:
+            subprocess.Popen(
+                manifest.on_end, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    except OSError as error:
+        _log.error("cannot start %s: %s", manifest.on_end[0], error)
 
 
 def stop_dispatcher(manifest: Manifest, *, reason: StopReason | None, timeout_s: float = STOP_TIMEOUT_S) -> None:

@@ -34,7 +34,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     stats.jsonl and dispatch.lock are written to `output_dir`. Machines appear and leave as files in machines_dir:
     <index>.json (schemas.machine.MachineRecord) joins; <index>.leaving beside it asks to drain, answered by
     <index>.drained; a vanished <index>.json leaves at once. engine_key_file: bearer key for the engines, "" = none.
-    base_urls: servers that run already; then there are no machines and no tunnels.
+    base_urls: servers that run already; then there are no machines and no tunnels. on_end: a command that is started, and
+    not waited for, when the batch has ended; it sees to the machines when nobody else does.
     """
 
     version: int = VERSION
@@ -52,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ssh_key_file: str = ""
     engine_key_file: str = ""
     base_urls: tuple[str, ...] = ()
+    on_end: tuple[str, ...] = ()
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -88,22 +88,24 @@ def _render_machines(machines: Sequence[MachineStatus], progress: Progress | Non
 def render_summary(status: Status, receipt: Receipt | None) -> Text:
     """The last words about a run; an unproven release is the very last line, in red."""
     style = _STATE_STYLES.get(status.state, "")
-    text = Text.assemble((status.state, f"bold {style}"), f"  {_first_line(status.message)}\n")
+    text = Text.assemble((status.state, f"bold {style}"), f"  {status.message}\n")
     for label, path in (("answers", status.output_file), ("failures", status.error_file)):
         if path:
             text.append(f"  {label:<9} {path}\n")
     if receipt:
         text.append(f"  cost      {render_cost_line(receipt)}\n")
+    if status.started_at and status.ended_at:
+        text.append(f"  took      {format_duration(_parse_time(status.ended_at) - _parse_time(status.started_at))}\n")
     if status.released == "verified":
         text.append("  released  verified: no machine of this run is left\n", style="green")
     elif status.released == "unverified":
-        text.append(_rest(status.message), style="red")
-        text.append(
-            f"\nRELEASE NOT VERIFIED: {_describe_left(status)}. Run now: ./inv release {status.run}\n", style="bold red"
-        )
-    elif "\n" in status.message:
-        text.append(_rest(status.message) + "\n", style="red")
+        command = f"./inv release {status.run}"
+        text.append(f"\nRELEASE NOT VERIFIED: {_describe_left(status)}. Run now: {command}\n", style="bold red")
     return text
+
+
+def _parse_time(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 def _describe_left(status: Status) -> str:
@@ -211,11 +213,3 @@ def format_duration(seconds: float) -> str:
     span = datetime.timedelta(seconds=round(seconds))
     hours, rest = divmod(int(span.total_seconds()), 3600)
     return f"{hours} h {rest // 60:02d}"
-
-
-def _first_line(text: str) -> str:
-    return text.split("\n", 1)[0]
-
-
-def _rest(text: str) -> str:
-    return text.partition("\n")[2]

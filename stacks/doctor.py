@@ -97,13 +97,14 @@ def _check_cloud(name: str, variable: str) -> Check:
     if report.state == "ok":
         return Check(name=name, verdict="ok", detail=_describe_access(report))
     can = "; it may list machines, which is enough to release them" if report.can_list else ""
-    return Check(name=name, verdict="broken", detail=_join_lines(f"{report.message}{can}. {report.fix}".strip()))
+    said = report.message.rstrip(".")
+    return Check(name=name, verdict="broken", detail=_join_lines(f"{said}{can}. {report.fix}".strip()))
 
 
 def _describe_access(report: AccessReport) -> str:
     """What was seen to work; creating is not tried, since it would cost money."""
     ours = f"{report.machines} machine(s) of ours" if report.machines else "no machine of ours"
-    return f"answers: {report.offers} offers to be had, {ours}; listing and prices work, creating was not tried"
+    return f"answers: {report.offers} offer(s) to be had, {ours}; listing and prices work, creating was not tried"
 
 
 def _join_lines(text: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,10 +31,11 @@ from providers.termination import retry_unconfirmed
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.failure import read_failures
-from schemas.job import Job
 from schemas.status import State, StopReason
 from stacks.attempts import Attempt, load_attempts, save_attempts
 from stacks.batch_stop import stop_dispatcher
+from stacks.collecting import collect_results
+from stacks.launch import GPU_CHECK_FAILED
 from stacks.ledger import read_joined, read_ledger, sum_usd
 from stacks.machine_watch import MachineWatch
 from stacks.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
@@ -52,7 +52,6 @@ _POLL_S = 0.2
 _RESTARTS = 5
 _CHASE_EVERY_S = 60.0
 _BUDGET_MARGIN_HOURS = 1 / 60
-GPU_CHECK_EXIT = 42
 
 
 class Lifecycle:
@@ -157,10 +156,11 @@ class Lifecycle:
             return None
         if self._choose_replacements():
             return None
-        engines = [each.message for each in self.failures if each.name.startswith("engine-")]
+        engines = [_describe_engine(each) for each in self.failures if each.name.startswith("engine-")]
         others = [each.message for each in self.failures]
         outcome = judge_failures(read_failures(self.folder.failures), engines, others)
-        if read_progress(self.folder) is not None:
+        progress = read_progress(self.folder)
+        if progress is not None and progress.first_sent_at is not None:
             stop_dispatcher(self.folder, "batch_cancelled")
         return outcome
 
@@ -185,7 +185,7 @@ class Lifecycle:
             if failure.step == "endpoint" and failure.attempt == attempts.get(failure.index, Attempt()).attempt
         }
         for each in self.failures:
-            if each.name.startswith("engine-") and f"exit status {GPU_CHECK_EXIT}" in each.message:
+            if each.name.startswith("engine-") and each.status == GPU_CHECK_FAILED:
                 failed.add(int(each.name.removeprefix("engine-")))
         return failed - joined
 
@@ -285,7 +285,7 @@ class Lifecycle:
         code = choose_exit_code(outcome, released=released)
         message = outcome.message if released else f"{outcome.message}\n{self.release_message}"
         with self._suppress_and_log():
-            _collect(self.folder, self.plan.job)
+            collect_results(self.folder, self.plan.job)
         with self._suppress_and_log():
             save_receipt(self.folder, make_receipt(self.folder, self.plan, time.time()))
         status = self.writer.end(outcome.state, "verified" if released else "unverified", code, message)
@@ -312,6 +312,12 @@ class Lifecycle:
             self._note("after_run_failed", f"{type(error).__name__}: {error}")
 
 
+def _describe_engine(failure: ResourceFailure) -> str:
+    """What an engine's start said, without its progress lines."""
+    lines = [line for line in failure.message.splitlines() if not line.startswith("engine: starting on port")]
+    return "\n  ".join([f"the engine of machine {failure.name.removeprefix('engine-')} did not start", *lines])
+
+
 def _is_dispatcher_gone(pid: int, updated_at: float) -> bool:
     """Whether no process of that id runs, and has not for a moment (a restarted one first has to write)."""
     try:
@@ -319,19 +325,6 @@ def _is_dispatcher_gone(pid: int, updated_at: float) -> bool:
     except psutil.NoSuchProcess:
         is_running = False
     return not is_running and time.time() - updated_at > 1.0
-
-
-def _collect(folder: RunFolder, job: Job) -> None:
-    """Copy the results to the job's own output folder, each file whole or not at all."""
-    if not job.output:
-        return
-    target = Path(job.output)
-    target.mkdir(parents=True, exist_ok=True)
-    for source in (folder.output, folder.errors):
-        if source.exists():
-            half = target / f".{source.name}.new"
-            shutil.copyfile(source, half)
-            half.replace(target / source.name)
 
 
 def start_lifecycle(folder: RunFolder, environment: Mapping[str, str], *, keep: bool, detached: bool) -> int:

@@ -19,7 +19,7 @@ def report_offers(*, job: str, gpu: str, count: int, cloud: str, as_json: bool) 
     """Print offers, cheapest first; exit code 11 when there are none, or the last cloud's own when none answered."""
     if cloud and cloud not in CLOUDS:
         raise SpecError(f"there is no cloud {cloud!r}", fix=f"One of: {', '.join(CLOUDS)}")
-    found = _for_job(Path(job)) if job else _for_need(Need(gpu=gpu, count=count), [cloud] if cloud else list(CLOUDS))
+    found = _for_job(Path(job)) if job else _for_need(Need(gpu=gpu, count=count), _choose_names(cloud, gpu))
     chosen = sorted(
         (offer for offer in found if not cloud or offer.cloud == cloud),
         key=lambda offer: (not offer.available, offer.price_usd_per_hour),
@@ -31,9 +31,18 @@ def report_offers(*, job: str, gpu: str, count: int, cloud: str, as_json: bool) 
     return 0 if any(offer.available for offer in chosen) else NoCapacity.exit_code
 
 
+def _choose_names(cloud: str, gpu: str) -> list[str]:
+    """The cloud that was named, else all that could have the GPU: this computer rents out none."""
+    return [cloud] if cloud else [name for name in CLOUDS if name != "local" or not gpu]
+
+
 def _for_job(job_file: Path) -> list[Offer]:
     job = load_job(job_file).job
-    return [offer for _, offers in gather_offers(job) for offer in offers]
+    return [offer for _, offers in gather_offers(job, on_notice=_tell) for offer in offers]
+
+
+def _tell(text: str) -> None:
+    WORDS.print(text, style="yellow")
 
 
 def _for_need(need: Need, names: Sequence[str]) -> list[Offer]:
@@ -46,10 +55,11 @@ def _for_need(need: Need, names: Sequence[str]) -> list[Offer]:
             WORDS.print(f"{name}: {error.what}", style="dim")
             errors.append(error)
         except (CloudError, SpecError, NoCapacity) as error:
-            WORDS.print(f"{name}: {error.what}", style="yellow")
+            _tell(f"{name}: {error.what}")
             errors.append(error)
     if errors and not offers:
-        raise errors[0]
+        # That a cloud has no such GPU says little while another one could not be asked.
+        raise min(errors, key=lambda error: isinstance(error, SpecError))
     return offers
 
 

@@ -131,9 +131,15 @@ def _rank(job: Job, offers: Sequence[tuple[Candidate, Sequence[Offer]]]) -> tupl
 
 
 def _describe_dear(ranked: Sequence[Choice]) -> str:
-    nearest = sorted({(each.offer.price_usd_per_hour, make_offer_key(each.offer)) for each in ranked})[:3]
-    listed = ", ".join(f"{key} at {price:.2f}" for price, key in nearest)
+    nearest = sorted({(each.offer.price_usd_per_hour, _name_kind(each.offer)) for each in ranked})[:3]
+    listed = ", ".join(f"{kind} at {price:.2f}" for price, kind in nearest)
     return f"every offer costs more per hour than its candidate allows; the nearest in USD: {listed}"
+
+
+def _name_kind(offer: Offer) -> str:
+    """An offer without its region: the same kind costs the same in many."""
+    gpu = offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
+    return " ".join(word for word in (offer.cloud, gpu, offer.tier) if word)
 
 
 def _make_choice(candidate: Candidate, offer: Offer) -> Choice:

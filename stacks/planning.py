@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from providers.cloud import Need, Offer
@@ -23,14 +23,18 @@ from stacks.plan import Plan, make_plan
 _SETTLE_S = {"local": 2.0}
 _DEFAULT_SETTLE_S = 90.0
 _PORTS = range(20000, 30000)
+Notice = Callable[[str], None]
 
 
-def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0) -> Plan:
-    """Everything before money: job, template, input and offers; raises SpecError with all problems of job or input."""
+def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0, on_notice: Notice = lambda _: None) -> Plan:
+    """Everything before money: job, template, input and offers; raises SpecError with all problems of job or input.
+
+    on_notice hears one sentence about every candidate that is left out because its cloud did not answer.
+    """
     loaded = load_job(job_file)
     report = check_job_input(loaded, line_limit)
     report.raise_if_bad()
-    offers = gather_offers(loaded.job)
+    offers = gather_offers(loaded.job, on_notice=on_notice)
     return make_plan(
         run=run,
         job=loaded.job,
@@ -59,8 +63,8 @@ def summarize(report: InputReport) -> InputSummary:
     )
 
 
-def gather_offers(job: Job) -> list[tuple[Candidate, Sequence[Offer]]]:
-    """What every candidate's cloud offers now; a cloud that fails is passed over while another answers."""
+def gather_offers(job: Job, *, on_notice: Notice = lambda _: None) -> list[tuple[Candidate, Sequence[Offer]]]:
+    """What every candidate's cloud offers now; a cloud that fails is passed over, and told, while another answers."""
     found: list[tuple[Candidate, Sequence[Offer]]] = []
     errors: list[LeaseholdError] = []
     for candidate in job.machines.candidates:
@@ -70,6 +74,8 @@ def gather_offers(job: Job) -> list[tuple[Candidate, Sequence[Offer]]]:
             errors.append(error)
     if errors and not any(offers for _, offers in found):
         raise errors[0]
+    for error in errors:
+        on_notice(f"a candidate is left out: {error}")
     return found
 
 

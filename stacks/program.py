@@ -115,6 +115,7 @@ def make_manifest(plan: Plan, folder: RunFolder) -> Manifest:
         socket_dir=make_socket_folder(folder.root),
         ssh_key_file=str(folder.ssh_key),
         engine_key_file=str(folder.engine_key),
+        on_end=(sys.executable, "-m", "stacks.orphan_release", str(folder.root)),
     )
 
 

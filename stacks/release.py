@@ -5,7 +5,8 @@ revoke the lease -> end what a killed run left -> destroy the stack -> else swee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from providers.open_clouds import CONSOLES, choose_waits, open_clouds
 from providers.sweep import release_lease
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
+from schemas.files import hold_lock
 from stacks.plan import RELEASE_DEADLINE_S, load_plan
 from stacks.run_folder import RunFolder
 from stacks.run_processes import end_leftovers
@@ -25,6 +27,7 @@ from stacks.stack import Stack, StackCall
 _REVOKE_TIMEOUT_S = 150.0
 # Revocation, the wait until listings count, the sweep itself, and Pulumi around them.
 _DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 600
+_LOCK_FILE = "release.lock"
 Notice = Callable[[str], None]
 
 
@@ -50,19 +53,33 @@ def release_run(
     force: sweep by the lease alone, without Pulumi's lock and state, then forget the stack.
     """
     try:
-        _revoke(folder)
-        left = end_leftovers(folder)
-        if left:
-            on_notice(f"ended {left} process(es) that a killed run had left")
-        if not force:
-            _destroy(folder, home, environment, keep_stack, on_call, on_notice)
-        if not _is_proven(folder):
-            _sweep(folder)
-            _forget(folder, home, environment, on_notice)
+        with _hold_turn(folder, force):
+            _revoke(folder)
+            left = end_leftovers(folder)
+            if left:
+                on_notice(f"ended {left} process(es) that a killed run had left")
+            if not force:
+                _destroy(folder, home, environment, keep_stack, on_call, on_notice)
+            if not _is_proven(folder):
+                _sweep(folder)
+                _forget(folder, home, environment, on_notice)
     except LeaseholdError as error:
         append_event(folder.events, "release", "release_failed", str(error))
         return ReleaseOutcome(verified=False, message=str(error))
     return ReleaseOutcome(verified=True)
+
+
+@contextlib.contextmanager
+def _hold_turn(folder: RunFolder, force: bool) -> Iterator[None]:
+    """One release of a run at a time, so that the second finds a proof instead of a lock; force waits for nobody."""
+    with contextlib.ExitStack() as stack:
+        try:
+            timeout_s = 0.5 if force else _DESTROY_TIMEOUT_S
+            stack.enter_context(hold_lock(folder.root / _LOCK_FILE, exclusive=True, timeout_s=timeout_s))
+        except LeaseholdError:
+            if not force:
+                raise
+        yield
 
 
 def _revoke(folder: RunFolder) -> None:

@@ -24,6 +24,7 @@ from schemas.status import (
     format_time,
 )
 from stacks.ledger import LedgerEntry, read_joined, read_ledger, sum_usd
+from stacks.outcome import Outcome, choose_exit_code, judge_progress
 from stacks.run_folder import RunFolder
 
 
@@ -94,8 +95,11 @@ def end_for_dead_lifecycle(folder: RunFolder, *, verified: bool, message: str) -
         code = ReleaseError.exit_code if not verified else before.exit_code
         words = before.message.split("\n", 1)[0] if verified else f"{before.message}\n{message}"
         return writer.end(before.state, released, code or 0, words)
-    code = ReleaseError.exit_code if not verified else CancelledError.exit_code
-    return writer.end("cancelled", released, code, message or "its life cycle died; released afterwards")
+    progress = read_progress(folder)
+    outcome = judge_progress(progress) if progress is not None else None
+    outcome = outcome or Outcome(state="cancelled", exit_code=CancelledError.exit_code, message="released")
+    words = f"{outcome.message} (its life cycle died before its end){f'{chr(10)}{message}' if message else ''}"
+    return writer.end(outcome.state, released, choose_exit_code(outcome, released=verified), words)
 
 
 def _merge(status: Status, folder: RunFolder) -> Status:
@@ -139,4 +143,4 @@ def _tell_stage(entry: LedgerEntry, joined: set[str], draining: set[int]) -> Mac
 
 
 def _name_if_there(path: Path) -> str | None:
-    return str(path) if path.exists() else None
+    return str(path) if path.exists() and path.stat().st_size else None

@@ -11,16 +11,15 @@ from rich.prompt import Confirm
 
 from schemas.errors import LeaseholdError, LimitError, ReleaseError, SpecError
 from schemas.status import Status
-from stacks.batch_stop import stop_dispatcher
 from stacks.console import WORDS, print_data, print_text
+from stacks.dead_run import end_dead_run
 from stacks.display import render_plan, render_summary
 from stacks.follow import follow_run, request_cancel
 from stacks.plan import Plan
 from stacks.receipt import load_receipt
-from stacks.release import release_run
 from stacks.run_folder import RunFolder, find_run, get_home, list_runs
 from stacks.run_processes import end_lifecycle, is_lifecycle_alive
-from stacks.run_status import end_for_dead_lifecycle, is_over, read_status
+from stacks.run_status import is_over, read_status
 from stacks.start import launch_run, prepare_run
 
 _CANCEL_TIMEOUT_S = 900.0
@@ -91,10 +90,8 @@ def release_existing(run: str, *, force: bool) -> int:
     if is_over(before) and before is not None and before.released == "verified" and not force:
         print_text(f"{folder.run}: released and verified already")
         return 0
-    stop_dispatcher(folder, "batch_cancelled")
-    outcome = release_run(folder, get_home(), os.environ, force=force, on_notice=lambda text: WORDS.print(text))
-    status = end_for_dead_lifecycle(folder, verified=outcome.verified, message=outcome.message)
-    if outcome.verified:
+    status = end_dead_run(folder, get_home(), os.environ, force=force, on_notice=lambda text: WORDS.print(text))
+    if status.released == "verified":
         print_text(f"{folder.run}: released, verified: no machine of this run is left")
         return 0
     _print_summary(folder, status)

@@ -6,8 +6,10 @@ Every call runs in a session of its own, so that what a kill leaves behind can b
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,15 +28,20 @@ from toolchain.pulumi_cli import find_pulumi, pulumi_environment
 
 PROJECT_NAME = "leasehold"
 LIFECYCLE_MARK = "LEASEHOLD_LIFECYCLE"
+# How the command plugin begins the error of a command: its exit status, then the whole script, quoted.
+_FAILED_COMMAND = re.compile(
+    r"(?:error: )?(?:Process exited with|exit) status (?P<status>\d+): running \".*\":\n", re.DOTALL
+)
 
 
 class ResourceFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A resource that Pulumi could not make or delete, with the engine's last error text about it."""
+    """A resource that Pulumi could not make or delete, with its last error text; status: exit code of its command or 0."""
 
     name: str
     type: str
     operation: str
     message: str
+    status: int = 0
 
 
 class ProcessMark(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +206,7 @@ class Stack:
         if lock is None:
             return None
         pid, host = int(lock.get("pid", 0)), str(lock.get("hostname", ""))
-        if host != socket.gethostname() or psutil.pid_exists(pid):
+        if host != socket.gethostname() or _is_lock_holder(pid, str(lock.get("timestamp", ""))):
             raise CloudError(
                 f"Pulumi's lock on this stack is held by process {pid} on {host} (since {lock.get('timestamp', '?')})",
                 where=self.run,
@@ -260,6 +267,19 @@ def end_session(mark: ProcessMark) -> int:
     return ended
 
 
+def _is_lock_holder(pid: int, locked_at: str) -> bool:
+    """Whether the process that made a lock still runs: a zombie is dead, and one that began later is somebody else."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return process.create_time() < datetime.datetime.fromisoformat(locked_at).timestamp() + 2
+    except psutil.NoSuchProcess:
+        return False
+    except ValueError:
+        return True
+
+
 def _session_members(mark: ProcessMark) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
@@ -277,12 +297,22 @@ def _read_failures(event_log: Path) -> Iterator[ResourceFailure]:
         if failure := event.get("resOpFailedEvent"):
             metadata = failure.get("metadata", {})
             failed[metadata.get("urn", "")] = (metadata.get("type", ""), metadata.get("op", ""))
-    for urn, (kind, operation) in failed.items():
-        message = _clean_message(messages.get(urn, ""))
-        yield ResourceFailure(name=urn.rsplit("::", 1)[-1], type=kind, operation=operation, message=message)
-    for urn, message in messages.items():
-        if urn not in failed:
-            yield ResourceFailure(name=urn.rsplit("::", 1)[-1], type="", operation="", message=_clean_message(message))
+    for urn in [*failed, *(each for each in messages if each not in failed)]:
+        kind, operation = failed.get(urn, ("", ""))
+        yield _make_failure(urn, kind, operation, messages.get(urn, ""))
+
+
+def _make_failure(urn: str, kind: str, operation: str, text: str) -> ResourceFailure:
+    """Our words out of Pulumi's: without its prefixes, and without the script that a failed command was given."""
+    text = text.replace("<{%reset%}>", "").replace("Exception calling application: ", "").strip()
+    command = _FAILED_COMMAND.match(text)
+    return ResourceFailure(
+        name=urn.rsplit("::", 1)[-1],
+        type=kind,
+        operation=operation,
+        message=text[command.end() :].strip() if command else text,
+        status=int(command["status"]) if command else 0,
+    )
 
 
 def _read_engine_events(event_log: Path) -> Iterator[dict[str, Any]]:
@@ -291,7 +321,3 @@ def _read_engine_events(event_log: Path) -> Iterator[dict[str, Any]]:
     for line in event_log.read_bytes().splitlines():
         with contextlib.suppress(ValueError):
             yield json.loads(line)
-
-
-def _clean_message(message: str) -> str:
-    return message.replace("<{%reset%}>", "").replace("Exception calling application: ", "").strip()

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from schemas.errors import SpecError
+from stacks.console import WORDS
 from stacks.lifecycle import start_lifecycle
 from stacks.plan import Plan, save_plan
 from stacks.planning import draw_up_plan
@@ -30,7 +31,7 @@ def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
     """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one."""
     if not job_file.is_file():
         raise SpecError("there is no such job file", where=str(job_file), fix="./inv new writes one.")
-    plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit)
+    plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=_tell)
     name = run or make_run_id(plan.job.name)
     if _RUN_ID.fullmatch(name) is None:
         raise SpecError(f"{name!r} cannot be a run's id", fix="Letters, digits, '-', '_' and '.', at most 80.")
@@ -40,6 +41,10 @@ def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
             f"there is a run {name} already", where=str(folder.root), fix="Leave --run out, or give another id."
         )
     return msgspec.structs.replace(plan, run=name)
+
+
+def _tell(notice: str) -> None:
+    WORDS.print(notice, style="yellow")
 
 
 def launch_run(plan: Plan, environment: Mapping[str, str], *, keep: bool, detached: bool) -> RunFolder:

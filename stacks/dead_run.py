@@ -1,0 +1,64 @@
+"""Ends a run whose own life cycle cannot any more: stop the batch, release, keep results and receipt, say the last word.
+
+Called by `release` and by the orphan release.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from schemas.errors import LeaseholdError
+from schemas.events import append_event
+from schemas.status import Status
+from stacks.batch_stop import stop_dispatcher
+from stacks.collecting import collect_results
+from stacks.plan import load_plan
+from stacks.receipt import make_receipt, save_receipt
+from stacks.release import Notice, release_run
+from stacks.run_folder import RunFolder
+from stacks.run_processes import load_processes, save_processes
+from stacks.run_status import end_for_dead_lifecycle
+from stacks.stack import StackCall
+
+
+def end_dead_run(
+    folder: RunFolder,
+    home: Path,
+    environment: Mapping[str, str],
+    *,
+    force: bool = False,
+    on_notice: Notice = lambda _: None,
+) -> Status:
+    """Everything that the life cycle would still have done; the status says whether absence is proven."""
+    stop_dispatcher(folder, "batch_cancelled")
+    outcome = release_run(
+        folder,
+        home,
+        environment,
+        force=force,
+        on_call=lambda call: _record_call(folder, call),
+        on_notice=on_notice,
+    )
+    _keep_results(folder)
+    return end_for_dead_lifecycle(folder, verified=outcome.verified, message=outcome.message)
+
+
+def _record_call(folder: RunFolder, call: StackCall) -> None:
+    """Name this pulumi too, so that a later release can end it when this one is killed."""
+    processes = load_processes(folder)
+    if processes is not None:
+        save_processes(folder, msgspec.structs.replace(processes, pulumi=call.mark))
+
+
+def _keep_results(folder: RunFolder) -> None:
+    """Results and receipt come after the release: what goes wrong with them is noted and costs nothing more."""
+    try:
+        plan = load_plan(folder.plan)
+        collect_results(folder, plan.job)
+        save_receipt(folder, make_receipt(folder, plan, time.time()))
+    except (LeaseholdError, OSError) as error:
+        append_event(folder.events, "release", "after_run_failed", str(error))
