@@ -119,6 +119,9 @@ def start_server(settings: ServerSettings) -> xllamacpp.Server:
         ) from error
 
 
+_HTTP_THREADS = 128
+
+
 def make_parameters(settings: ServerSettings) -> xllamacpp.CommonParams:
     """llama.cpp's parameters, with the ones that its defaults get wrong for batches on few cores."""
     parameters = xllamacpp.CommonParams()
@@ -133,6 +136,8 @@ def make_parameters(settings: ServerSettings) -> xllamacpp.CommonParams:
     parameters.n_predict = settings.max_tokens or -1
     parameters.cpuparams.n_threads = settings.threads
     parameters.cpuparams_batch.n_threads = settings.threads
+    # Each connection that is kept alive holds one of these; with the few of the default, further requests wait for them.
+    parameters.n_threads_http = _HTTP_THREADS
     parameters.cache_ram_mib = 0
     parameters.cache_idle_slots = False
     parameters.fit_params = False

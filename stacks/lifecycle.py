@@ -18,30 +18,21 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from providers.clock import SystemClock
-from providers.intents import unresolved
 from providers.lease import LEASE_FILE, revoke_lease
-from providers.open_clouds import choose_waits, open_clouds
-from providers.strays import end_strays
-from providers.termination import retry_unconfirmed
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.failure import read_failures
 from schemas.status import State, StopReason
-from stacks.attempts import Attempt, load_attempts, save_attempts
 from stacks.batch_stop import stop_dispatcher
 from stacks.collecting import collect_results
-from stacks.launch import GPU_CHECK_FAILED
+from stacks.dispatcher_care import DispatcherCare
 from stacks.ledger import read_joined, read_ledger, sum_usd
-from stacks.machine_watch import MachineWatch
+from stacks.machine_care import MachineCare
 from stacks.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
 from stacks.plan import load_plan
 from stacks.receipt import make_receipt, save_receipt
-from stacks.reconcile import choose_replacements
 from stacks.release import release_run
 from stacks.run_folder import RunFolder, get_home
 from stacks.run_processes import RunProcesses, save_processes
@@ -49,8 +40,6 @@ from stacks.run_status import StatusWriter, read_progress
 from stacks.stack import LIFECYCLE_MARK, ResourceFailure, Stack, StackCall, mark_process
 
 _POLL_S = 0.2
-_RESTARTS = 5
-_CHASE_EVERY_S = 60.0
 _BUDGET_MARGIN_HOURS = 1 / 60
 
 
@@ -68,10 +57,8 @@ class Lifecycle:
         self.failures: list[ResourceFailure] = []
         self.judged: StackCall | None = None
         self.release_message = ""
-        self.restarts = 0
-        self.restarted: subprocess.Popen[bytes] | None = None
-        self.next_chase = time.monotonic() + _CHASE_EVERY_S
-        self.watch = MachineWatch(folder)
+        self.machines = MachineCare(folder, self.plan)
+        self.dispatcher = DispatcherCare(folder)
         self.mark = mark_process(os.getpid())
 
     def run(self) -> int:
@@ -96,7 +83,9 @@ class Lifecycle:
                 outcome = self._look(up)
                 if outcome is not None:
                     return outcome
-                if not up.is_running() and self._replace_machines():
+                replacements = {} if up.is_running() else self.machines.find_replacements(self.failures)
+                if replacements:
+                    self.machines.replace(replacements)
                     up = self._start_up(stack)
                 time.sleep(_POLL_S)
         finally:
@@ -135,8 +124,9 @@ class Lifecycle:
         elif self.writer.status.machines:
             self._advance("submitting", "machines are there; starting their engines")
         self.writer.refresh()
-        self._keep_dispatcher_alive()
-        self._chase_strays()
+        self.dispatcher.keep_alive()
+        self.machines.bound_boot_money()
+        self.machines.chase_strays()
 
     def _advance(self, state: State, message: str) -> None:
         order: list[State] = ["queued", "resource_preparing", "submitting", "in_progress"]
@@ -150,55 +140,21 @@ class Lifecycle:
             self.failures = up.failures()
 
     def _judge_up(self) -> Outcome | None:
-        """After `up` has ended: enough machines, or a replacement under way, or the reason why not."""
-        joined = read_joined(self.folder)
-        if len(joined) >= self.plan.job.machines.min_replicas:
+        """After `up` has ended: enough machines, or a replacement that is due, or the reason why not."""
+        joined, alive = len(read_joined(self.folder)), self.machines.count_alive()
+        if alive and joined >= self.plan.job.machines.min_replicas:
             return None
-        if self._choose_replacements():
+        if self.machines.find_replacements(self.failures):
             return None
         engines = [_describe_engine(each) for each in self.failures if each.name.startswith("engine-")]
         others = [each.message for each in self.failures]
+        if joined and not alive:
+            others.append("every machine that had joined died, and none may be replaced; the events say why")
         outcome = judge_failures(read_failures(self.folder.failures), engines, others)
         progress = read_progress(self.folder)
         if progress is not None and progress.first_sent_at is not None:
             stop_dispatcher(self.folder, "batch_cancelled")
         return outcome
-
-    def _choose_replacements(self) -> dict[int, Attempt]:
-        dead = self.watch.find_dead(read_joined(self.folder), read_progress(self.folder))
-        return choose_replacements(
-            self.plan,
-            attempts=load_attempts(self.folder.attempts),
-            ledger=read_ledger(self.folder),
-            failed_to_boot=self._find_failed_boots() - dead,
-            died=dead,
-            now=time.time(),
-        )
-
-    def _find_failed_boots(self) -> set[int]:
-        """Indexes whose machine booted badly in the last `up`: for an engine that fails on a good machine no other helps."""
-        attempts = load_attempts(self.folder.attempts)
-        joined = {record.index for record in read_joined(self.folder)}
-        failed = {
-            failure.index
-            for failure in read_failures(self.folder.failures)
-            if failure.step == "endpoint" and failure.attempt == attempts.get(failure.index, Attempt()).attempt
-        }
-        for each in self.failures:
-            if each.name.startswith("engine-") and each.status == GPU_CHECK_FAILED:
-                failed.add(int(each.name.removeprefix("engine-")))
-        return failed - joined
-
-    def _replace_machines(self) -> bool:
-        """Raise the attempts of machines that may be replaced; say whether another `up` is due."""
-        replacements = self._choose_replacements()
-        if not replacements:
-            return False
-        save_attempts(self.folder.attempts, {**load_attempts(self.folder.attempts), **replacements})
-        for index in replacements:
-            append_event(self.folder.events, "planner", "machine_replaced", f"machine {index} is replaced", index=index)
-        self.watch.forget(replacements)
-        return True
 
     def _start_up(self, stack: Stack) -> StackCall:
         call = stack.start_up(parallel=max(32, 5 * len(self.plan.machines)))
@@ -225,41 +181,6 @@ class Lifecycle:
         with contextlib.suppress(OSError):
             return self.interrupted or self.folder.cancel.read_text().strip() == "interrupted"
         return self.interrupted
-
-    def _keep_dispatcher_alive(self) -> None:
-        """Start the dispatcher again when it died before its end, a few times at most."""
-        progress = read_progress(self.folder)
-        if progress is None or progress.state not in ("waiting", "running", "draining"):
-            return
-        if self.restarted is not None:
-            self.restarted.poll()
-        if not _is_dispatcher_gone(progress.pid, progress.updated_at) or self.restarts >= _RESTARTS:
-            return
-        self.restarts += 1
-        append_event(self.folder.events, "dispatcher", "dispatcher_restarted", "the dispatcher died; starting it again")
-        with (self.folder.root / "dispatch.log").open("ab") as log:
-            self.restarted = subprocess.Popen(
-                [sys.executable, "-m", "runtime.dispatcher", str(self.folder.manifest)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def _chase_strays(self) -> None:
-        """Now and then end what unclear creates made after all, and ask again for what was not seen to go."""
-        if time.monotonic() < self.next_chase:
-            return
-        self.next_chase = time.monotonic() + _CHASE_EVERY_S
-        if not any(entry.unconfirmed for entry in read_ledger(self.folder)) and not unresolved(self.folder.root):
-            return
-        clouds, waits = open_clouds(self.plan.clouds), choose_waits(self.plan.clouds)
-        clock, settle_s = SystemClock(), self.plan.settle_s
-        end_strays(self.folder.root, clouds, clock=clock, settle_s=settle_s, on_event=self._note_cloud, waits=waits)
-        retry_unconfirmed(self.folder.root, clouds, clock=clock, deadline_s=waits.poll_s, on_event=self._note_cloud)
-
-    def _note_cloud(self, event: str, message: str, data: dict[str, Any]) -> None:
-        append_event(self.folder.events, "cloud", event, message, **data)
 
     def _revoke(self) -> None:
         if (self.folder.root / LEASE_FILE).exists():
@@ -316,15 +237,6 @@ def _describe_engine(failure: ResourceFailure) -> str:
     """What an engine's start said, without its progress lines."""
     lines = [line for line in failure.message.splitlines() if not line.startswith("engine: starting on port")]
     return "\n  ".join([f"the engine of machine {failure.name.removeprefix('engine-')} did not start", *lines])
-
-
-def _is_dispatcher_gone(pid: int, updated_at: float) -> bool:
-    """Whether no process of that id runs, and has not for a moment (a restarted one first has to write)."""
-    try:
-        is_running = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        is_running = False
-    return not is_running and time.time() - updated_at > 1.0
 
 
 def start_lifecycle(folder: RunFolder, environment: Mapping[str, str], *, keep: bool, detached: bool) -> int:

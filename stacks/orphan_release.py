@@ -1,4 +1,4 @@
-"""Sees to a run whose life cycle died: `python -m stacks.orphan_release FOLDER`, started by the dispatcher when its batch has ended.
+"""Sees to a run whose life cycle died: `python -m stacks.orphan_release FOLDER`, started by the dispatcher at a batch's end.
 
 It waits while the life cycle lives, which then gives everything back by itself, and does that in its place when it was killed.
 """

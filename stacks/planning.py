@@ -74,8 +74,8 @@ def gather_offers(job: Job, *, on_notice: Notice = lambda _: None) -> list[tuple
             errors.append(error)
     if errors and not any(offers for _, offers in found):
         raise errors[0]
-    for error in errors:
-        on_notice(f"a candidate is left out: {error}")
+    for each in errors:
+        on_notice(f"a candidate is left out: {each}")
     return found
 
 

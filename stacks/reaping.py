@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 from providers.clock import SystemClock
-from providers.open_clouds import open_clouds
-from providers.reaper import find_expired, reap
+from providers.open_clouds import choose_waits, open_clouds
+from providers.reaper import GRACE_S, find_expired, reap
 from providers.registry import CLOUDS
 from schemas.errors import ReleaseError, SpecError
 from stacks.console import WORDS, make_table, print_data, print_table
@@ -18,7 +19,8 @@ def report_leftovers(*, act: bool, cloud: str, as_json: bool) -> int:
     if cloud and cloud not in CLOUDS:
         raise SpecError(f"there is no cloud {cloud!r}", fix=f"One of: {', '.join(CLOUDS)}")
     clouds = open_clouds([cloud] if cloud else CLOUDS, os.environ)
-    findings = find_expired(clouds, time.time())
+    grace_s = _read_grace(os.environ)
+    findings = find_expired(clouds, time.time(), grace_s=grace_s)
     for name, reason in findings.skipped.items():
         WORDS.print(f"{name} was not looked at: {reason}", style="yellow", markup=False)
     for each in findings.left_alone:
@@ -26,13 +28,28 @@ def report_leftovers(*, act: bool, cloud: str, as_json: bool) -> int:
     reaped = None
     if act and findings.expired:
         reaped = reap(
-            findings, clouds, clock=SystemClock(), on_event=lambda _e, text, _d: WORDS.print(text, markup=False)
+            findings,
+            clouds,
+            clock=SystemClock(),
+            on_event=lambda _e, text, _d: WORDS.print(text, markup=False),
+            waits=choose_waits(list(clouds)),
+            grace_s=grace_s,
         )
     if as_json:
         print_data({"findings": findings, "reaped": reaped})
     else:
         _print_findings(findings.expired, act)
     return ReleaseError.exit_code if reaped is not None and reaped.left else 0
+
+
+def _read_grace(environ: Mapping[str, str]) -> float:
+    """Seconds past its expiry until a machine is reaped; $LEASEHOLD_REAP_GRACE_S overrides ours."""
+    given = environ.get("LEASEHOLD_REAP_GRACE_S", "").strip()
+    try:
+        return max(0.0, float(given)) if given else GRACE_S
+    except ValueError as error:
+        fix = "Write a number of seconds, for example 600."
+        raise SpecError(f"{given!r} is no number", where="LEASEHOLD_REAP_GRACE_S", fix=fix) from error
 
 
 def _print_findings(expired: object, act: bool) -> None:

@@ -19,12 +19,14 @@ from tests.journeys.workshop import Workshop
 
 SPEED = 60
 RUNPOD_H100 = "NVIDIA H100 80GB HBM3"
-ON_RUNPOD = {"cloud": "runpod", "gpu": "H100-SXM"}
-ON_LAMBDA = {"cloud": "lambda", "gpu": "A10"}
+ON_RUNPOD: dict[str, Any] = {"cloud": "runpod", "gpu": "H100-SXM"}
+ON_LAMBDA: dict[str, Any] = {"cloud": "lambda", "gpu": "A10"}
 
 
 class EmulatedClouds:
-    """The accounts that a test asks for, started at their first use, and the workshop whose commands point at them."""
+    """The accounts that a test opens, and the workshop whose commands point at them. The accounts are in `running`."""
+
+    speed = SPEED
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
@@ -35,13 +37,15 @@ class EmulatedClouds:
             "LEASEHOLD_SETTLE_S": "1",
         }
 
-    @property
-    def runpod(self) -> Emulator:
-        return self._open("runpod")
-
-    @property
-    def lambda_cloud(self) -> Emulator:
-        return self._open("lambda")
+    def open(self, *names: CloudName) -> None:
+        """Start these accounts, without the workshop's mark: they are no part of a run."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LEASEHOLD_")}
+        for name in names:
+            folder = self.workshop.folder / f"{name}-account"
+            arguments = ["--speed", str(SPEED)]
+            emulator = start_emulator_process(name, state_dir=folder, arguments=arguments, environment=environment)
+            self.running[name] = emulator
+            self.workshop.environment |= emulator.exports
 
     def close(self) -> None:
         for emulator in self.running.values():
@@ -53,7 +57,7 @@ class EmulatedClouds:
 
     def list_keys(self) -> list[str]:
         """Names of our SSH keys that are in the Lambda account."""
-        settings = load_cloud_settings({**self.workshop.environment, **self.lambda_cloud.exports})
+        settings = load_cloud_settings({**self.workshop.environment, **self.running["lambda"].exports})
         cloud = make_cloud("lambda", settings)
         assert isinstance(cloud, KeyedCloud)
         return list(cloud.list_keys("lh-"))
@@ -74,10 +78,20 @@ class EmulatedClouds:
                     found.append(process.pid)
         return found
 
-    def write_job(self, name: str, candidates: list[dict[str, Any]], *, lines: int = 40, **changes: Any) -> Path:
-        """A job for a 7B model with vLLM; changes replace whole top-level keys, replicas and min_replicas are machines'."""
-        self._write_input(self.workshop.folder / f"{name}.jsonl", lines)
-        machines = {"candidates": candidates, **{key: changes.pop(key) for key in ("replicas", "min_replicas") if key in changes}}
+    def write_job(
+        self,
+        name: str,
+        candidates: list[dict[str, Any]],
+        *,
+        replicas: int = 1,
+        min_replicas: int = 1,
+        lines: int = 40,
+        max_tokens: int = 8,
+        **changes: Any,
+    ) -> Path:
+        """A job for a 7B model with vLLM; changes replace whole top-level keys."""
+        self._write_input(self.workshop.folder / f"{name}.jsonl", lines, max_tokens)
+        machines = {"replicas": replicas, "min_replicas": min_replicas, "candidates": candidates}
         job = {
             "version": 1,
             "name": name,
@@ -91,22 +105,21 @@ class EmulatedClouds:
         path.write_text(json.dumps({key: value for key, value in job.items() if value is not None}))
         return path
 
-    def _write_input(self, path: Path, lines: int) -> None:
+    def make_deployment(self, **model_source: str) -> dict[str, Any]:
+        """The same model as an inline deployment, with changes to where its weights come from."""
+        return {
+            "engine": {"type": "vllm", "version": "0.32.0", "image": "vllm/vllm-openai:v0.32.0"},
+            "model_source": {"type": "huggingface", "uri": "Qwen/Qwen2.5-7B-Instruct", **model_source},
+            "accelerator": {"type": "A10", "count": 1, "vram_gb": 24},
+            "supported_endpoints": ["/v1/chat/completions"],
+            "served_model_name": "qwen2.5-7b",
+        }
+
+    def _write_input(self, path: Path, lines: int, max_tokens: int) -> None:
         messages = [{"role": "user", "content": "My rented drill does not start."}]
-        body = {"model": "qwen2.5-7b", "max_tokens": 8, "messages": messages}
+        body = {"model": "qwen2.5-7b", "max_tokens": max_tokens, "messages": messages}
         rows = [
             {"custom_id": f"id-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
             for number in range(lines)
         ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def _open(self, name: CloudName) -> Emulator:
-        if name not in self.running:
-            folder = self.workshop.folder / f"{name}-account"
-            # Without the workshop's mark: the account is no part of a run.
-            environment = {key: value for key, value in os.environ.items() if not key.startswith("LEASEHOLD_")}
-            arguments = ["--speed", str(SPEED)]
-            emulator = start_emulator_process(name, state_dir=folder, arguments=arguments, environment=environment)
-            self.running[name] = emulator
-            self.workshop.environment |= emulator.exports
-        return self.running[name]

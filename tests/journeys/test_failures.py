@@ -217,3 +217,30 @@ def test_a_used_up_budget_stops_the_run(workshop: Workshop) -> None:
     assert done.returncode == 8, done.stderr
     assert {line["error"]["code"] for line in workshop.lines("broke", "error.jsonl")} == {"budget_exceeded"}
     workshop.wait_until_nothing_is_left()
+
+
+def test_machines_that_never_work_cost_no_more_than_boot_usd(workshop: Workshop) -> None:
+    dear = {"replicas": 2, "candidates": [{"cloud": "local", "price_usd_per_hour": 3600}]}
+    limits = {"max_usd": 500, "max_hours": 1, "boot_usd": 8}
+    job = workshop.write_job(machines=dear, limits=limits)
+
+    done = workshop.inv("run", str(job), "--run", "stuck", "--yes", LEASEHOLD_LOCAL_FAULT="hang")
+
+    assert done.returncode == 4, done.stderr
+    assert "boot_usd_used_up" in workshop.events("stuck")
+    receipt = json.loads((workshop.run_dir("stuck") / "receipt.json").read_bytes())
+    assert 8 <= receipt["usd"] < 30
+    assert workshop.status("stuck")["released"] == "verified"
+    workshop.wait_until_nothing_is_left()
+
+
+def test_a_machine_that_hangs_in_its_boot_holds_back_none_of_the_others(workshop: Workshop) -> None:
+    machines = {"replicas": 10, "min_replicas": 1, "candidates": [{"cloud": "local"}]}
+    job = workshop.write_job(lines=200, machines=machines)
+    hanging = ",".join(f"hang@{index}" for index in range(9))
+
+    done = workshop.inv("run", str(job), "--run", "ninth", LEASEHOLD_LOCAL_FAULT=hanging)
+
+    assert done.returncode == 0, done.stderr
+    assert len(workshop.lines("ninth")) == 200
+    workshop.wait_until_nothing_is_left()

@@ -1,0 +1,48 @@
+"""`--chaos N`: how many random kills through the real engine; the seeds are in the tests' names and in the report's header."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.workshop import Workshop, end_hard
+
+DEFAULT_RUNS = 12
+_FIRST_SEED = random.SystemRandom().randrange(10**6)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos", type=int, help=f"random runs through the real engine (default: {DEFAULT_RUNS})")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine_seed" in metafunc.fixturenames:
+        metafunc.parametrize("engine_seed", pick_engine_seeds(metafunc.config))
+
+
+def pick_engine_seeds(config: pytest.Config) -> list[int]:
+    """The one that $LEASEHOLD_CHAOS_SEED names, else as many new ones as were asked for."""
+    given = os.environ.get("LEASEHOLD_CHAOS_SEED")
+    if given:
+        return [int(given)]
+    # Not known as an option when the whole suite is collected from its root.
+    count = config.getoption("--chaos", default=None)
+    return [_FIRST_SEED + number for number in range(DEFAULT_RUNS if count is None else count)]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    """A computer of one's own; whatever a test leaves behind is ended, by id."""
+    made = Workshop(tmp_path)
+    yield made
+    for _ in range(5):
+        for process in made.ours():
+            end_hard(process)
+        time.sleep(0.05)
+    for started in made.started:
+        started.wait(10)
