@@ -76,7 +76,8 @@ class _Boot:
 
     def _refuse_dead(self, state: MachineState) -> None:
         if state.phase in ("failed", "ending"):
-            raise MachineFailed(f"the machine is {state.phase}: {state.detail or 'no reason given'}", where=state.id)
+            ended = "has failed" if state.phase == "failed" else "is ending"
+            raise MachineFailed(f"the machine {ended}: {state.detail or 'no reason given'}", where=state.id)
 
     def _answers(self, endpoint: Endpoint) -> bool:
         target = msgspec.structs.replace(self.target, host=endpoint.host, port=endpoint.port, user=endpoint.user)

@@ -133,26 +133,38 @@ def append_intent(run_dir: Path, intent: Intent) -> None:
         ) from error
 
 
-def record_seen(run_dir: Path, *, name: str, id: str, now: float) -> None:
-    """Write down that a cloud has shown a machine: from then on its absence means that it is gone."""
-    history = next((each for each in fold_histories(load_intents(run_dir).intents) if each.name == name), None)
-    if history is None or id in history.seen_ids:
-        return
+def append_resolution(
+    run_dir: Path, history: CreateHistory, *, outcome: Outcome, now: float, id: str = "", detail: str = ""
+) -> None:
+    """Append what a later look has told about a create."""
     append_intent(
         run_dir,
         Intent(
             time=now,
             kind="resolved",
-            name=name,
+            name=history.name,
             index=history.index,
             attempt=history.attempt,
             cloud=history.cloud,
             offer=history.offer,
             price_usd_per_hour=history.price_usd_per_hour,
             id=id,
-            outcome="seen",
+            outcome=outcome,
+            detail=detail,
         ),
     )
+
+
+def record_seen(run_dir: Path, *, name: str, id: str, now: float) -> None:
+    """Write down that a cloud has shown a machine: from then on its absence means that it is gone."""
+    history = find_history(run_dir, name)
+    if history is not None and id not in history.seen_ids:
+        append_resolution(run_dir, history, outcome="seen", now=now, id=id)
+
+
+def find_history(run_dir: Path, name: str) -> CreateHistory | None:
+    """All that the log says of one name, None when it does not know it."""
+    return next((each for each in fold_histories(load_intents(run_dir).intents) if each.name == name), None)
 
 
 def load_intents(run_dir: Path) -> IntentLog:
@@ -233,7 +245,9 @@ def _go_on(before: CreateHistory, intent: Intent) -> CreateHistory:
         unclear=before.unclear and not (intent.kind == "answer" and intent.outcome in _CLEAR),
     )
     # One of two twins that is told to go does not change what became of the name.
-    keeps_outcome = intent.outcome in ("", "seen") or (is_dropped and (intent.outcome == "unconfirmed" or bool(after.live_ids)))
+    keeps_outcome = intent.outcome in ("", "seen") or (
+        is_dropped and (intent.outcome == "unconfirmed" or bool(after.live_ids))
+    )
     return after if keeps_outcome else msgspec.structs.replace(after, outcome=intent.outcome)
 
 

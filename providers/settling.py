@@ -11,7 +11,7 @@ import msgspec
 
 from providers.clock import Clock, OnEvent, Waits
 from providers.cloud import Cloud, MachineState, Offer
-from providers.intents import CreateHistory, Intent, Outcome, append_intent, make_offer_key
+from providers.intents import CreateHistory, Outcome, append_resolution, make_offer_key
 from providers.lease import LeaseRecord, require_open
 from providers.termination import give_back
 from schemas.errors import CancelledError, CloudError, CredentialError, LeaseholdError, RateLimited, UnclearOutcome
@@ -82,22 +82,7 @@ class Acquirer(msgspec.Struct, frozen=True, kw_only=True):
             self.require_open()
 
     def record(self, history: CreateHistory, outcome: Outcome, id: str = "", detail: str = "") -> None:
-        append_intent(
-            self.run_dir,
-            Intent(
-                time=self.clock.now(),
-                kind="resolved",
-                name=history.name,
-                index=history.index,
-                attempt=history.attempt,
-                cloud=history.cloud,
-                offer=history.offer,
-                price_usd_per_hour=history.price_usd_per_hour,
-                id=id,
-                outcome=outcome,
-                detail=detail,
-            ),
-        )
+        append_resolution(self.run_dir, history, outcome=outcome, now=self.clock.now(), id=id, detail=detail)
 
 
 def settle_create(acquirer: Acquirer, history: CreateHistory) -> AcquiredMachine | None:

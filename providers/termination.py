@@ -12,11 +12,10 @@ import msgspec
 
 from providers.clock import DEFAULT_WAITS, Clock, OnEvent, ignore_event
 from providers.cloud import Cloud
-from providers.intents import Intent, Outcome, append_intent, fold_histories, load_intents
+from providers.intents import Outcome, append_resolution, find_history, fold_histories, load_intents
 from providers.lease import UNCONFIRMED_FILE
 from schemas.errors import CredentialError, LeaseholdError, RateLimited
 from schemas.files import append_line
-from schemas.names import parse_machine_name
 
 # A delete that was accepted is repeated only after so long: some clouds answer a second one with an error.
 ASK_AGAIN_S = 15.0
@@ -164,29 +163,12 @@ def _was_ever_seen(run_dir: Path, id: str) -> bool:
 
 
 def _append_outcome(run_dir: Path, id: str, name: str, outcome: Outcome, detail: str, clock: Clock) -> None:
-    parsed = parse_machine_name(name)
-    if not run_dir.is_dir() or parsed is None:
+    if not run_dir.is_dir():
         return
-    history = next((each for each in fold_histories(load_intents(run_dir).intents) if each.name == name), None)
-    if history is None:
-        # Deleted from another computer: there is no log here that this could end.
-        return
-    append_intent(
-        run_dir,
-        Intent(
-            time=clock.now(),
-            kind="resolved",
-            name=name,
-            index=history.index,
-            attempt=history.attempt,
-            cloud=history.cloud,
-            offer=history.offer,
-            price_usd_per_hour=history.price_usd_per_hour,
-            id=id,
-            outcome=outcome,
-            detail=detail,
-        ),
-    )
+    history = find_history(run_dir, name)
+    # Deleted from another computer, there is no log here that this could end.
+    if history is not None:
+        append_resolution(run_dir, history, outcome=outcome, now=clock.now(), id=id, detail=detail)
 
 
 def _append_unconfirmed(run_dir: Path, machine: UnconfirmedMachine) -> None:

@@ -9,13 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from providers.clock import SystemClock
 from providers.lease import is_open
-from providers.open_clouds import choose_waits, open_clouds
-from providers.termination import give_back
 from schemas.errors import CancelledError, LeaseholdError, MachineFailed
 from schemas.failure import read_failures
 from stacks.ledger import read_joined, read_ledger
+from stacks.machine_care import give_back_machines
 from stacks.outcome import Outcome, judge_progress
 from stacks.plan import Plan, load_plan
 from stacks.run_folder import RunFolder
@@ -67,30 +65,13 @@ def wait_for_stragglers(folder: RunFolder, plan: Plan) -> None:
         time.sleep(_POLL_S)
 
 
-def end_machines(folder: RunFolder) -> None:
-    """Terminate every machine that the run still has; the lease proves it later."""
-    entries = [entry for entry in read_ledger(folder) if entry.gone_at is None]
-    clouds = open_clouds(dict.fromkeys(entry.cloud for entry in entries))
-    for entry in entries:
-        give_back(
-            folder.root,
-            cloud=clouds[entry.cloud],
-            cloud_name=entry.cloud,
-            id=entry.id,
-            name=entry.name,
-            price_usd_per_hour=entry.price_usd_per_hour,
-            clock=SystemClock(),
-            poll_s=choose_waits([entry.cloud]).poll_s,
-        )
-
-
 def main(arguments: list[str]) -> int:
     folder = RunFolder(Path(arguments[0]))
     try:
         plan = load_plan(folder.plan)
         outcome = wait_until_done(folder, plan)
         wait_for_stragglers(folder, plan)
-        end_machines(folder)
+        give_back_machines(folder, [entry for entry in read_ledger(folder) if entry.gone_at is None])
     except LeaseholdError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -71,7 +71,7 @@ class MachineCare:
         if booting:
             text = f"machines that never worked have cost limits.boot_usd ({limit:.2f} USD); ending them"
             append_event(self.folder.events, "planner", "boot_usd_used_up", text)
-            self._give_back(booting)
+            give_back_machines(self.folder, booting)
 
     def chase_strays(self) -> None:
         """Now and then end what unclear creates made after all, and ask again for what was not seen to go."""
@@ -97,20 +97,26 @@ class MachineCare:
         engines = [each for each in failures if each.name.startswith("engine-") and each.status == GPU_CHECK_FAILED]
         return (failed | {int(each.name.removeprefix("engine-")) for each in engines}) - joined
 
-    def _give_back(self, entries: Sequence[LedgerEntry]) -> None:
-        clouds = open_clouds(dict.fromkeys(entry.cloud for entry in entries))
-        for entry in entries:
-            give_back(
-                self.folder.root,
-                cloud=clouds[entry.cloud],
-                cloud_name=entry.cloud,
-                id=entry.id,
-                name=entry.name,
-                price_usd_per_hour=entry.price_usd_per_hour,
-                clock=SystemClock(),
-                poll_s=choose_waits([entry.cloud]).poll_s,
-                on_event=self._note,
-            )
-
     def _note(self, event: str, message: str, data: dict[str, Any]) -> None:
-        append_event(self.folder.events, "cloud", event, message, **data)
+        _note(self.folder, event, message, data)
+
+
+def give_back_machines(folder: RunFolder, entries: Sequence[LedgerEntry]) -> None:
+    """Terminate machines, each within a short limit; what is not seen to go is on the unconfirmed list."""
+    clouds = open_clouds(dict.fromkeys(entry.cloud for entry in entries))
+    for entry in entries:
+        give_back(
+            folder.root,
+            cloud=clouds[entry.cloud],
+            cloud_name=entry.cloud,
+            id=entry.id,
+            name=entry.name,
+            price_usd_per_hour=entry.price_usd_per_hour,
+            clock=SystemClock(),
+            poll_s=choose_waits([entry.cloud]).poll_s,
+            on_event=lambda event, message, data: _note(folder, event, message, data),
+        )
+
+
+def _note(folder: RunFolder, event: str, message: str, data: Mapping[str, Any]) -> None:
+    append_event(folder.events, "cloud", event, message, **data)

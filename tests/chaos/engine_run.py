@@ -124,7 +124,7 @@ class EngineRun:
             return [psutil.Process(pid) for pid in self.account.keepers() if psutil.pid_exists(pid)]
         if victim == "follower":
             return [psutil.Process(self.run.pid)] if self.run.poll() is None else []
-        return [process for process in self.workshop.ours() if _is_victim(victim, _read_words(process))]
+        return [process for process in self.workshop.ours() if is_victim(victim, read_words(process))]
 
     # Ending
 
@@ -255,14 +255,14 @@ class ProofWatch(threading.Thread):
         self.join(10)
 
 
-def _read_words(process: psutil.Process) -> list[str]:
+def read_words(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline() or [""]
     except psutil.Error:
         return [""]
 
 
-def _is_victim(victim: str, words: list[str]) -> bool:
+def is_victim(victim: str, words: list[str]) -> bool:
     program = Path(words[0]).name
     match victim:
         case "life cycle":

@@ -33,7 +33,7 @@ class EmulatedClouds:
         self.running: dict[str, Emulator] = {}
         workshop.environment |= {
             "LEASEHOLD_EMULATOR_PACE": str(SPEED),
-            "LEASEHOLD_REQUEST_TIMEOUT_S": "4",
+            "LEASEHOLD_REQUEST_TIMEOUT_S": "3",
             "LEASEHOLD_SETTLE_S": "1",
         }
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from providers import acquisition, settling, termination
+from providers import acquisition, intents
 from providers.cloud import LaunchRequest, MachineState, Need, Offer
 from providers.intents import Intent, append_intent, load_intents
 from providers.lease import INTENTS_FILE, load_lease
@@ -334,7 +334,7 @@ def step_on_appends(monkeypatch: pytest.MonkeyPatch, steps: Steps) -> None:
         append_intent(run_dir, intent)
         steps.reach("appended")
 
-    for module in (acquisition, settling, termination):
+    for module in (acquisition, intents):
         monkeypatch.setattr(module, "append_intent", append)
 
 

@@ -1,0 +1,229 @@
+"""Deaths at chosen moments through the real engine, one test each: what is left is found and given back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.chaos.account import EmulatedAccount
+from tests.chaos.engine_run import is_victim, read_words
+from tests.chaos.scenario import CloudKind
+from tests.journeys.workshop import Workshop, end_hard
+
+pytestmark = [pytest.mark.chaos, pytest.mark.engine, pytest.mark.timeout(150)]
+
+SLOW = {"lines": 300, "max_tokens": 200}
+ONE = {"replicas": 1, "candidates": [{"cloud": "local"}]}
+
+
+def kill(workshop: Workshop, *victims: str) -> None:
+    """kill -9 all of these at once; every one of them must be there."""
+    found = {victim: [each for each in workshop.ours() if is_victim(victim, read_words(each))] for victim in victims}
+    assert all(found.values()), found
+    for processes in found.values():
+        for process in processes:
+            end_hard(process)
+
+
+def wait_for_event(workshop: Workshop, run: str, event: str) -> None:
+    workshop.wait_for(f"the event {event}", lambda: f'"{event}"' in workshop.events(run))
+
+
+def release(workshop: Workshop, run: str, *flags: str) -> str:
+    done = workshop.inv("release", run, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "verified" in done.stdout
+    assert workshop.machines() == [], "called verified while machines live"
+    return done.stderr
+
+
+def read_ids(workshop: Workshop, run: str) -> list[str]:
+    return sorted(line["custom_id"] for line in workshop.lines(run) + workshop.lines(run, "error.jsonl"))
+
+
+@pytest.fixture(params=["runpod", "lambda"])
+def rented(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[EmulatedAccount]:
+    yield from open_emulated(request.param, workshop)
+
+
+@pytest.fixture
+def runpod(workshop: Workshop) -> Iterator[EmulatedAccount]:
+    yield from open_emulated("runpod", workshop)
+
+
+def open_emulated(cloud: CloudKind, workshop: Workshop) -> Iterator[EmulatedAccount]:
+    account = EmulatedAccount(cloud, workshop)
+    yield account
+    account.close()
+
+
+def write_rented_job(workshop: Workshop, account: EmulatedAccount, *, hours: float, lines: int = 60) -> str:
+    machines = {"replicas": 1, "candidates": [account.candidate]}
+    limits = {"max_usd": 25, "max_hours": hours}
+    job = workshop.write_job(lines=lines, template=account.template, machines=machines, limits=limits)
+    path = workshop.folder / "trial.jsonl"
+    path.write_text(path.read_text().replace("tiny-chat", account.model))
+    return str(job)
+
+
+def read_expiry(workshop: Workshop, run: str) -> float:
+    return float(json.loads((workshop.run_dir(run) / "lease.json").read_bytes())["expires_at"])
+
+
+def test_a_life_cycle_killed_before_the_first_create_leaves_nothing(workshop: Workshop) -> None:
+    run = workshop.start("run", str(workshop.write_job()), "--run", "early")
+    workshop.wait_for("the life cycle", lambda: (workshop.run_dir("early") / "lifecycle.json").exists())
+    assert not (workshop.run_dir("early") / "intents.jsonl").exists()
+
+    kill(workshop, "life cycle")
+    assert run.wait(30) == 1
+    release(workshop, "early")
+
+    assert workshop.status("early")["released"] == "verified"
+    workshop.wait_until_nothing_is_left()
+
+
+def test_a_pod_whose_create_was_never_answered_is_found_by_release(workshop: Workshop, runpod: EmulatedAccount) -> None:
+    runpod.emulator.set_fault("create_hang_after_commit", 3.0)
+    workshop.start("run", write_rented_job(workshop, runpod, hours=1), "--run", "lost", "--yes")
+    workshop.wait_for("the pod", runpod.live)
+
+    kill(workshop, "life cycle", "pulumi", "provider")
+    assert '"answer"' not in (workshop.run_dir("lost") / "intents.jsonl").read_text()
+    done = workshop.inv("release", "lost")
+
+    assert done.returncode == 0, done.stderr
+    assert runpod.live() == []
+    assert len(runpod.emulator.machines()) == 1
+    assert runpod.find_harm() == ""
+
+
+def test_a_provider_killed_in_mid_boot_costs_no_machine(workshop: Workshop) -> None:
+    run = workshop.start("run", str(workshop.write_job(machines=ONE)), "--run", "boot", LEASEHOLD_LOCAL_FAULT="delay=3")
+    wait_for_event(workshop, "boot", "machine_created")
+
+    kill(workshop, "provider")
+
+    assert run.wait(60) in (0, 4)
+    assert workshop.status("boot")["released"] == "verified"
+    workshop.wait_until_nothing_is_left()
+
+
+@pytest.mark.parametrize("moment", ["lease_revoked", "machine_gone"])
+def test_a_life_cycle_killed_while_it_releases_is_finished_by_release(workshop: Workshop, moment: str) -> None:
+    workshop.start("run", str(workshop.write_job()), "--run", "halfway")
+    wait_for_event(workshop, "halfway", moment)
+
+    kill(workshop, "life cycle")
+    release(workshop, "halfway")
+
+    status = workshop.status("halfway")
+    assert (status["state"], status["exit_code"], status["released"]) == ("completed", 0, "verified")
+    assert read_ids(workshop, "halfway") == sorted(f"id-{number}" for number in range(60))
+    workshop.wait_until_nothing_is_left()
+
+
+@pytest.mark.parametrize("moment", ["in_progress", "lease_revoked", "machine_gone"])
+def test_when_the_life_cycle_is_dead_the_dispatcher_sees_to_the_release(workshop: Workshop, moment: str) -> None:
+    results = workshop.folder / "results"
+    workshop.start("run", str(workshop.write_job(**SLOW, output=str(results))), "--run", "orphan")
+    wait_for_event(workshop, "orphan", moment)
+
+    kill(workshop, "life cycle")
+
+    status = workshop.wait_for_end("orphan", 60)
+    assert (status["state"], status["exit_code"], status["released"]) == ("completed", 0, "verified")
+    assert workshop.machines() == []
+    assert "orphan_release" in workshop.events("orphan")
+    assert read_ids(workshop, "orphan") == sorted(f"id-{number}" for number in range(300))
+    assert len((results / "output.jsonl").read_text().splitlines()) == 300
+    assert json.loads((workshop.run_dir("orphan") / "receipt.json").read_bytes())["released"]
+    workshop.wait_until_nothing_is_left()
+
+
+def test_two_releases_at_once_both_find_the_proof(workshop: Workshop) -> None:
+    workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "twice")
+    workshop.wait_for_answers("twice", 5)
+    kill(workshop, "life cycle")
+
+    both = [workshop.start("release", "twice") for _ in range(2)]
+
+    typed = workshop.folder / "typed.log"
+    assert [each.wait(60) for each in both] == [0, 0], typed.read_text()
+    assert "Traceback" not in typed.read_text()
+    assert workshop.status("twice")["released"] == "verified"
+    assert len(read_ids(workshop, "twice")) == 300
+    workshop.wait_until_nothing_is_left()
+
+
+def test_a_release_killed_in_mid_destroy_is_finished_by_the_next(workshop: Workshop) -> None:
+    workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "again")
+    workshop.wait_for_answers("again", 5)
+    kill(workshop, "life cycle", "dispatcher")
+    first = workshop.start("release", "again")
+    workshop.wait_for(
+        "its destroy", lambda: "$ pulumi destroy" in (workshop.run_dir("again") / "pulumi.log").read_text()
+    )
+
+    end_hard(psutil.Process(first.pid))
+    release(workshop, "again")
+
+    workshop.wait_until_nothing_is_left()
+
+
+def test_release_of_a_live_run_cancels_it_and_keeps_what_is_finished(workshop: Workshop) -> None:
+    run = workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "live")
+    workshop.wait_for_answers("live", 10)
+
+    release(workshop, "live")
+
+    assert run.wait(10) in (7, 130)
+    status = workshop.status("live")
+    assert (status["state"], status["released"]) == ("cancelled", "verified")
+    assert len(workshop.lines("live")) >= 10
+    assert len(set(read_ids(workshop, "live"))) == len(read_ids(workshop, "live")) == 300
+    workshop.wait_until_nothing_is_left()
+
+
+def test_with_everything_of_ours_dead_a_local_machine_ends_itself_at_its_expiry(workshop: Workshop) -> None:
+    job = workshop.write_job(lines=3000, max_tokens=200, limits={"max_hours": 15 / 3600})
+    workshop.start("run", str(job), "--run", "alone")
+    workshop.wait_for_answers("alone", 5)
+
+    kill(workshop, "life cycle", "dispatcher")
+    shutil.rmtree(workshop.home)
+
+    assert len(workshop.machines()) == 2
+    workshop.wait_until_nothing_is_left(timeout_s=25)
+
+
+def test_with_everything_of_ours_dead_a_pod_ends_itself_and_an_instance_is_reaped(
+    workshop: Workshop, rented: EmulatedAccount
+) -> None:
+    workshop.start("run", write_rented_job(workshop, rented, hours=20 / 3600, lines=4000), "--run", "gone", "--yes")
+    workshop.wait_for_answers("gone", 5)
+    expires_at = read_expiry(workshop, "gone")
+    kill(workshop, "life cycle", "dispatcher")
+    shutil.rmtree(workshop.home)
+
+    early = workshop.inv("reap", "--yes", LEASEHOLD_REAP_GRACE_S="0")
+    assert (early.returncode, len(rented.live())) == (0, 1), early.stderr
+    time.sleep(max(0.0, expires_at + 1 - time.time()))
+    if rented.has_dead_man:
+        workshop.wait_for("the pod to end itself", lambda: not rented.live(), 15)
+        return
+    shown = workshop.inv("reap", LEASEHOLD_REAP_GRACE_S="0")
+    assert rented.live()[0] in shown.stdout
+    within_grace = workshop.inv("reap", "--yes")
+    assert (within_grace.returncode, len(rented.live())) == (0, 1)
+    reaped = workshop.inv("reap", "--yes", LEASEHOLD_REAP_GRACE_S="0")
+
+    assert reaped.returncode == 0, reaped.stderr
+    assert rented.live() == []
+    assert rented.list_keys() == []
+    assert rented.find_harm() == ""
