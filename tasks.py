@@ -181,6 +181,76 @@ def release(_context: Context, run: str = "", force: bool = False) -> None:
     sys.exit(release_existing(run, force=force))
 
 
+_RESUME_HELP = {
+    "run": "the earlier run, or any unique start of its id; left out: the latest",
+    "job": "another job file with the same requests, such as one for another cloud; left out: the earlier run's",
+    "new-run": "the id of the new run; left out: <job>-<date>-<random>",
+    "limit": "only the first so many lines, 0 for all; left out: as in the earlier run",
+    "yes": "do not ask before money is spent",
+    "detach": "print the new run's id and return at once",
+    "foreground": "keep the run in this process group, for CI runners that kill detached processes",
+    "json": _JSON,
+}
+
+
+@task(help=_RESUME_HELP)
+def resume(
+    _context: Context,
+    run: str = "",
+    job: str = "",
+    new_run: str = "",
+    limit: int = -1,
+    yes: bool = False,
+    detach: bool = False,
+    foreground: bool = False,
+    json: bool = False,
+) -> None:
+    """Do what a run has not finished, in a new run whose results are the whole: old answers and new ones."""
+    from stacks.resuming import resume_run
+
+    code = resume_run(
+        run,
+        mode="resume",
+        job=job,
+        new_run=new_run,
+        line_limit=limit,
+        confirm=not yes,
+        detach=detach,
+        foreground=foreground,
+        as_json=json,
+    )
+    sys.exit(code)
+
+
+@task(help=_RESUME_HELP)
+def retry(
+    _context: Context,
+    run: str = "",
+    job: str = "",
+    new_run: str = "",
+    limit: int = -1,
+    yes: bool = False,
+    detach: bool = False,
+    foreground: bool = False,
+    json: bool = False,
+) -> None:
+    """Like resume, and send again what failed for good; failed lines may have been corrected."""
+    from stacks.resuming import resume_run
+
+    code = resume_run(
+        run,
+        mode="retry",
+        job=job,
+        new_run=new_run,
+        line_limit=limit,
+        confirm=not yes,
+        detach=detach,
+        foreground=foreground,
+        as_json=json,
+    )
+    sys.exit(code)
+
+
 @task(help={"run": _RUN, "machine": "the machine's index"})
 def ssh(_context: Context, run: str = "", machine: int = 0) -> None:
     """Open a shell on a machine of a run."""

@@ -122,11 +122,13 @@ class HttpClient:
         accept: Collection[int] = (),
         secrets: tuple[str, ...] = (),
         patience_s: float = CALL_DEADLINE_S,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> T:
         """Send one request, repeated only as providers.retry allows, and return what parse makes of the answer.
 
         accept: further statuses that are an answer and go to parse. parse raises GarbledAnswer for a body that does not
-        say what it must. patience_s: longest wait for our turn; beyond it RateLimited, and nothing is sent.
+        say what it must. patience_s: longest wait for our turn; beyond it RateLimited, and nothing is sent. on_turn is
+        called before every sending.
         Raises UnclearOutcome only for a create; every other error means that nothing was made.
         """
         seconds = CREATE_DEADLINE_S if kind == "create" else CALL_DEADLINE_S
@@ -146,6 +148,7 @@ class HttpClient:
         attempt: _Try | None = None
         while True:
             self._wait_for_turn(call, attempt)
+            on_turn()
             attempt = self._try(call, parse)
             verdict = decide(attempt.outcome, kind)
             if verdict == "accept":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -31,6 +32,7 @@ from providers.lambda_instance import (
 from providers.rate_limit import SharedPace
 from providers.reply import Reply, get, read_list, read_text, require_list
 from providers.settings import CloudSettings, is_loopback, require_key
+from providers.shared_read import SharedRead
 from schemas.errors import CloudError, LeaseholdError, NoCapacity, RequestRefused, SpecError, UnclearOutcome
 from schemas.names import make_key_name, parse_machine_name
 
@@ -47,7 +49,8 @@ _MAX_PAGES = 1000
 # While a launch waits for its turn the lease is locked: rather come back later.
 _LAUNCH_PATIENCE_S = 3.0
 
-T = TypeVar("T")
+# One a base URL and key: every machine that boots asks for the same listing, and all share one request a second.
+_LISTINGS: defaultdict[str, SharedRead[list[MachineState]]] = defaultdict(SharedRead)
 
 
 class LambdaCloud:
@@ -156,27 +159,34 @@ class LambdaCloud:
             words=read_words,
             default_wait_s=LAUNCH_INTERVAL_S / pace,
         )
-        account = f"{url} {key.reveal()}"
         return HttpClient(
             api,
-            limiter=SharedPace(self._settings.state_dir / "pace", account, intervals, wall=self._clock.now),
+            limiter=SharedPace(self._settings.state_dir / "pace", self._account, intervals, wall=self._clock.now),
             clock=self._clock,
             request_timeout_s=self._settings.request_timeout_s,
             transport=self._transport,
         )
 
-    def _read(self, operation: str, path: str, parse: Any, params: Mapping[str, str] = NO_PARAMS) -> Any:
-        return self._client.call(operation, "read", "GET", path, params=params, parse=parse)
+    @property
+    def _account(self) -> str:
+        key = self._settings.lambda_api_key
+        return f"{self._settings.lambda_base_url} {key.reveal() if key else ''}"
 
-    def _list(self) -> Iterator[MachineState]:
-        """Every instance of the account that is not gone. Pages are not documented, but followed if they come."""
+    def _read(self, operation: str, path: str, parse: Any, **more: Any) -> Any:
+        return self._client.call(operation, "read", "GET", path, parse=parse, **more)
+
+    def _list(self) -> list[MachineState]:
+        """Every instance of the account that is not gone."""
+        return _LISTINGS[self._account].fetch(lambda depart: list(self._walk_pages(depart)))
+
+    def _walk_pages(self, depart: Callable[[], None]) -> Iterator[MachineState]:
+        """Pages are not documented, but followed if they come."""
         parse = functools.partial(read_page, trust_ssh_port=self._is_loopback)
         token = ""
         tokens: set[str] = set()
         for _ in range(_MAX_PAGES):
-            page: Page = self._read(
-                "list instances", "/instances", parse, {"page_token": token} if token else NO_PARAMS
-            )
+            params: Mapping[str, str] = {"page_token": token} if token else NO_PARAMS
+            page: Page = self._read("list instances", "/instances", parse, params=params, on_turn=depart)
             yield from page.instances
             token = page.token
             if not token:

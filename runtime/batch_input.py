@@ -86,6 +86,22 @@ def hash_bytes(data: bytes | msgspec.Raw) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
 
 
+def find_line_numbers(file: BinaryIO, offsets: list[int]) -> dict[int, int]:
+    """The line number (from 1), as an editor counts, of each offset in an input; offsets ascend."""
+    numbers: dict[int, int] = {}
+    file.seek(0)
+    position, number = 0, 1
+    for offset in offsets:
+        while position < offset:
+            block = file.read(min(offset - position, _BUFFER_BYTES))
+            if not block:
+                break
+            number += block.count(b"\n")
+            position += len(block)
+        numbers[offset] = number
+    return numbers
+
+
 class _Scan:
     """One pass over one file and what it has found so far."""
 
@@ -166,7 +182,7 @@ class _Scan:
 
     def _report_duplicates(self, file: BinaryIO, pairs: list[tuple[int, int]]) -> None:
         wanted = sorted({self.offsets[ordinal] for pair in pairs for ordinal in pair})
-        numbers = _line_numbers(file, wanted)
+        numbers = find_line_numbers(file, wanted)
         for earlier, later in pairs:
             old, new = (_read_id(file, self.offsets[ordinal]) for ordinal in (earlier, later))
             if old == new:
@@ -243,22 +259,6 @@ def _repeated_values(values: array[int]) -> set[int]:
             for value in bucket:
                 (repeated if value in once else once).add(value)
     return repeated
-
-
-def _line_numbers(file: BinaryIO, offsets: list[int]) -> dict[int, int]:
-    """The line number (from 1) of each offset; offsets ascend."""
-    numbers: dict[int, int] = {}
-    file.seek(0)
-    position, number = 0, 1
-    for offset in offsets:
-        while position < offset:
-            block = file.read(min(offset - position, _BUFFER_BYTES))
-            if not block:
-                break
-            number += block.count(b"\n")
-            position += len(block)
-        numbers[offset] = number
-    return numbers
 
 
 def _read_id(file: BinaryIO, offset: int) -> str:

@@ -73,8 +73,8 @@ def run_dispatcher(manifest: Manifest, *, ending: StopReason | None = None) -> i
         try:
             code = _report_errors(reporter, lambda: _check_and_dispatch(manifest, holder, reporter, ending))
         finally:
-            is_over = reporter.state in ("finished", "failed") or reporter.stop_reason is not None
-            if is_over and ending is None:
+            # However it ended: a stop without a reason is part of a destroy whose life cycle may die in the middle of it.
+            if ending is None:
                 _start_on_end(manifest)
         return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from array import array
@@ -63,6 +64,10 @@ class BatchInput:
         start, end = self._span(line)
         return end - start
 
+    def offset(self, line: int) -> int:
+        """Where request `line` begins in the file."""
+        return self._span(line)[0]
+
     def hashes(self, line: int) -> tuple[int, int]:
         """The stored hashes of custom_id and of the body."""
         record = array("Q", os.pread(self._index, RECORD_BYTES, _HEADER_BYTES + line * RECORD_BYTES))
@@ -99,6 +104,32 @@ class BatchInput:
         if not 0 <= offset <= offset + end - start <= len(self._block):
             return os.pread(self._file, end - start, start).rstrip()
         return self._block[offset : offset + end - start].rstrip()
+
+
+class StoredHashes:
+    """The hashes of an index alone: its input may have changed or be gone. Mapped, so that they cost no memory of ours."""
+
+    def __init__(self, index_path: Path) -> None:
+        """Raises SpecError for an index that is missing, torn or of another version."""
+        header = _load_header(index_path)
+        if header is None or index_path.stat().st_size < _HEADER_BYTES + header.lines * RECORD_BYTES:
+            what = "is missing" if header is None else "is torn"
+            raise SpecError(f"the index of the input {what}", where=str(index_path), fix="Start a new run.")
+        self.header = header
+        self.lines = header.lines
+        with index_path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), _HEADER_BYTES + header.lines * RECORD_BYTES, access=mmap.ACCESS_READ)
+        self._words = memoryview(self._map).cast("Q")[_HEADER_BYTES // 8 :]
+
+    def custom_id(self, line: int) -> int:
+        return self._words[3 * line + 1]
+
+    def body(self, line: int) -> int:
+        return self._words[3 * line + 2]
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()
 
 
 def open_input(path: Path, index_path: Path, *, endpoint: str, model: str, line_limit: int = 0) -> BatchInput:

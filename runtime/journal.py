@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,10 +77,6 @@ class Journal:
         elif self._group_timer is None:
             self._group_timer = self._loop.call_later(GROUP_DELAY_S, self.flush)
         return True
-
-    def adopt(self, results: Iterable[tuple[int, bytes, bool, Tokens]]) -> int:
-        """Take over results of an earlier run: (request, line made by `writer`, failed, tokens); returns how many were new."""
-        return sum(self.add(line, data, failed=failed, tokens=tokens) for line, data, failed, tokens in results)
 
     def flush(self) -> None:
         """Hand everything to the operating system: from here on a kill loses nothing."""

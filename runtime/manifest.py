@@ -35,7 +35,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     <index>.json (schemas.machine.MachineRecord) joins; <index>.leaving beside it asks to drain, answered by
     <index>.drained; a vanished <index>.json leaves at once. engine_key_file: bearer key for the engines, "" = none.
     base_urls: servers that run already; then there are no machines and no tunnels. on_end: a command that is started, and
-    not waited for, when the batch has ended; it sees to the machines when nobody else does.
+    not waited for, when this dispatcher has ended; it sees to the machines when nobody else does.
     """
 
     version: int = VERSION

@@ -9,6 +9,7 @@ import msgspec
 from runtime.tokens import Tokens, is_json, read_tokens
 
 _LINE_DIGITS = 8
+_AFTER_DIGITS = b'","custom_id":'
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,19 @@ class ResultWriter:
         """A request that got no HTTP answer, or was never sent."""
         error = msgspec.json.encode({"code": code, "message": message})
         return b'%b%08x","custom_id":%b,"response":null,"error":%b}\n' % (self._head, line, custom_id, error)
+
+    def take_over(self, data: bytes, earlier: ResultWriter, *, line: int, custom_id: bytes) -> bytes | None:
+        """A line of an earlier run as request `line` of this one, all but its id byte for byte.
+
+        None when it is not written as ours are, or has another custom_id than the request.
+        """
+        end = len(earlier._head) + _LINE_DIGITS
+        if not data.startswith(earlier._head) or not data.startswith(_AFTER_DIGITS, end):
+            return None
+        is_same = data.startswith(b'%b%b,"response":' % (_AFTER_DIGITS, custom_id), end)
+        if not is_same and json.loads(data)["custom_id"] != json.loads(custom_id):  # text may be escaped in other ways
+            return None
+        return b"%b%08x%b" % (self._head, line, data[end:])
 
     def read(self, data: bytes) -> ResultLine | None:
         """One line of ours, or None for anything else: torn, foreign, of another run."""

@@ -11,8 +11,10 @@ MAX_NAME_LENGTH = 60
 PREFIX = "lh-"
 TOKEN_LENGTH = 12
 _DIGITS = string.digits + string.ascii_lowercase
-_NAME = re.compile(r"lh-([a-z0-9]{12})-(\d{1,4})x(\d{1,4})-([0-9a-z]{5,8})")
-_KEY_NAME = re.compile(r"lh-([a-z0-9]{12})-key-([0-9a-z]{5,8})")
+# Written in one way only: what was made by others and happens to look alike must not be taken for ours.
+_NUMBER, _EXPIRY = r"(0|[1-9][0-9]{0,3})", r"([1-9a-z][0-9a-z]{4,7})"
+_NAME = re.compile(rf"lh-([a-z0-9]{{12}})-{_NUMBER}x{_NUMBER}-{_EXPIRY}")
+_KEY_NAME = re.compile(rf"lh-([a-z0-9]{{12}})-key-{_EXPIRY}")
 
 
 class MachineName(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,8 @@ def make_ssh_arguments(target: SshTarget, *, connect_timeout_s: int = 10) -> lis
     options = [
         "BatchMode=yes",
         "StrictHostKeyChecking=yes",
-        f"UserKnownHostsFile={target.known_hosts_file}",
+        f"IdentityFile={_quote(target.key_file)}",
+        f"UserKnownHostsFile={_quote(target.known_hosts_file)}",
         "GlobalKnownHostsFile=/dev/null",
         f"HostKeyAlias={target.alias}",
         "HostKeyAlgorithms=ssh-ed25519",
@@ -36,10 +37,17 @@ def make_ssh_arguments(target: SshTarget, *, connect_timeout_s: int = 10) -> lis
         "UpdateHostKeys=no",
         "LogLevel=ERROR",
     ]
-    arguments = ["ssh", "-F", "/dev/null", "-i", target.key_file, "-p", str(target.port)]
+    arguments = ["ssh", "-F", "/dev/null", "-p", str(target.port)]
     for option in options:
         arguments += ["-o", option]
     return [*arguments, f"{target.user}@{target.host}"]
+
+
+def _quote(path: str) -> str:
+    """A path as one word of ssh's configuration, where blanks divide and % begins a name."""
+    for special, written in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%")):
+        path = path.replace(special, written)
+    return f'"{path}"'
 
 
 def write_known_hosts(path: Path, alias: str, host_key: str) -> None:

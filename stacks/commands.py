@@ -47,17 +47,22 @@ mv .{index}.json.new {index}.json
 
 
 def render_leave(folder: RunFolder, index: int, target: SshTarget) -> str:
-    """Drain one machine, bounded, then take its record away and fetch its engine's log; never fails."""
+    """Drain one machine, bounded, then lay its record aside and fetch its engine's log; never fails.
+
+    The record keeps its time: the ledger tells by it that the machine has worked, and from when on.
+    """
     ssh = shlex.join([*make_ssh_arguments(target, connect_timeout_s=4), f"tail -c {_LOG_BYTES} .leasehold/engine.log"])
     return f"""cd {_quote(folder.machines)} 2>/dev/null || exit 0
-if [ -e {index}.json ] && [ -e ../dispatch.pid ] && kill -0 "$(cat ../dispatch.pid)" 2>/dev/null; then
+dispatcher=$(sed -n 's/.*"pid":\\([0-9][0-9]*\\).*/\\1/p' ../dispatch.lock 2>/dev/null)
+if [ -e {index}.json ] && [ -n "$dispatcher" ] && kill -0 "$dispatcher" 2>/dev/null; then
   : > {index}.leaving
   tries=0
   while [ ! -e {index}.drained ] && [ $tries -lt {_DRAIN_TIMEOUT_S * 10} ] \\
-    && kill -0 "$(cat ../dispatch.pid 2>/dev/null)" 2>/dev/null; do
+    && kill -0 "$dispatcher" 2>/dev/null; do
     sleep 0.1; tries=$((tries + 1))
   done
 fi
+mv -f {index}.json {_quote(target.alias)}.left 2>/dev/null
 rm -f {index}.json {index}.leaving {index}.drained
 {ssh} > {_quote(folder.engine_log(index))}.new 2>/dev/null </dev/null \\
   && mv {_quote(folder.engine_log(index))}.new {_quote(folder.engine_log(index))} \\

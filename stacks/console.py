@@ -9,7 +9,8 @@ import msgspec
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-WORDS = Console(stderr=True, highlight=False, soft_wrap=True)
+# Without markup: clouds, paths and users write brackets that mean nothing.
+WORDS = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def print_data(data: Any) -> None:
@@ -32,7 +33,7 @@ def make_table(*columns: str) -> Table:
 
 def print_table(table: RenderableType) -> None:
     """Print a table on stdout, as wide as it needs when that is no terminal."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=240)
+        console = Console(highlight=False, markup=False, width=240)
     console.print(table)

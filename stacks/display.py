@@ -133,6 +133,7 @@ def render_plan(plan: Plan) -> RenderableType:
     head = Text.assemble(
         (job.name, "bold"),
         f"  {plan.input.requests:,} requests to {job.endpoint}, model {plan.template.model}, template {job.template}\n",
+        _describe_taken_over(plan),
         f"  {job.machines.replicas} machine(s), at least {job.machines.min_replicas} to go on\n",
     )
     offers = Table(box=None, padding=(0, 2), header_style="dim")
@@ -154,6 +155,14 @@ def render_plan(plan: Plan) -> RenderableType:
         _describe_limits(plan),
     )
     return Group(head, offers, cost)
+
+
+def _describe_taken_over(plan: Plan) -> str:
+    taken = plan.taken_over
+    if taken is None:
+        return ""
+    failed = f" and {taken.failures:,} final failures" if taken.failures else ""
+    return f"  left of {plan.requests:,}: {taken.answers:,} answers{failed} are taken over from {plan.resumes}\n"
 
 
 def _describe_limits(plan: Plan) -> str:

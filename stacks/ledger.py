@@ -16,6 +16,7 @@ from stacks.run_folder import RunFolder
 
 _ALIVE = ("created", "adopted")
 _GONE = ("deleted", "deleted_extra")
+_JOINED, _LEFT = "[0-9]*.json", "*.left"
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ def read_ledger(folder: RunFolder) -> tuple[LedgerEntry, ...]:
     entries: dict[str, LedgerEntry] = {}
     for intent in load_intents(folder.root).intents:
         _enter(entries, intent)
-    joined = {record.id: record for record in read_joined(folder)}
+    joined = {record.id: record for pattern in (_LEFT, _JOINED) for record in _read_records(folder, pattern)}
     return tuple(
         msgspec.structs.replace(entry, joined_at=joined[entry.id].joined_at) if entry.id in joined else entry
         for entry in entries.values()
@@ -53,8 +54,12 @@ def read_ledger(folder: RunFolder) -> tuple[LedgerEntry, ...]:
 
 def read_joined(folder: RunFolder) -> list[MachineRecord]:
     """The machines that have joined and not left; joined_at is when their record was written."""
+    return _read_records(folder, _JOINED)
+
+
+def _read_records(folder: RunFolder, pattern: str) -> list[MachineRecord]:
     found = []
-    for path in sorted(folder.machines.glob("[0-9]*.json")):
+    for path in sorted(folder.machines.glob(pattern)):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             record = msgspec.json.decode(path.read_bytes(), type=MachineRecord)
             found.append(msgspec.structs.replace(record, joined_at=path.stat().st_mtime))

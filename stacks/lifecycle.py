@@ -52,7 +52,7 @@ class Lifecycle:
         self.environment = {**environment, LIFECYCLE_MARK: "1"}
         self.keep = keep
         self.plan = load_plan(folder.plan)
-        self.writer = StatusWriter(folder, self.plan.job.name, self.plan.input.requests)
+        self.writer = StatusWriter(folder, self.plan.job.name, self.plan.requests)
         self.interrupted = False
         self.failures: list[ResourceFailure] = []
         self.judged: StackCall | None = None

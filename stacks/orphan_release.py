@@ -14,7 +14,6 @@ from pathlib import Path
 
 from schemas.errors import ReleaseError
 from schemas.events import append_event
-from stacks.dead_run import end_dead_run
 from stacks.run_folder import RunFolder, get_home
 from stacks.run_processes import is_lifecycle_alive, load_processes
 from stacks.run_status import is_over, read_status
@@ -40,6 +39,9 @@ def release_if_orphaned(
         time.sleep(_POLL_S)
     if is_over(read_status(folder)):
         return 0
+    # Imported when it is needed: nearly every life cycle lives, and this process must not take its time at the end.
+    from stacks.dead_run import end_dead_run
+
     append_event(
         folder.events, "release", "orphan_release", "the life cycle is dead: giving the machines back without it"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -13,6 +14,7 @@ from providers.intents import make_offer_key
 from schemas.errors import LimitError, NoCapacity, SpecError
 from schemas.files import create_file
 from schemas.job import Candidate, Job
+from schemas.status import Usage
 from schemas.template import Template
 from stacks.estimate import Estimate, InputSummary, make_estimate
 
@@ -28,10 +30,20 @@ class PlannedMachine(msgspec.Struct, frozen=True, kw_only=True):
     engine_port: int
 
 
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run has from an earlier one: answers with the tokens that they had cost there, and final failures."""
+
+    mode: Literal["resume", "retry"]
+    answers: int
+    failures: int
+    usage: Usage = Usage()
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was decided before anything costs money. choices are tried in this order; line_limit 0 means all.
 
-    lifetime_s: how long the lease lasts. settle_s: how long an unclear create may stay invisible.
+    lifetime_s: how long the lease lasts. settle_s: how long an unclear create may stay invisible. resumes: the earlier run
+    whose results were taken over, "" for none; then `input` counts only what is left.
     """
 
     version: int = VERSION
@@ -46,6 +58,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: float
     settle_s: float
     estimate: Estimate
+    resumes: str = ""
+    taken_over: TakenOver | None = None
+
+    @property
+    def requests(self) -> int:
+        """All requests of the run, those taken over included."""
+        taken = self.taken_over
+        return self.input.requests + (taken.answers + taken.failures if taken else 0)
 
     @property
     def clouds(self) -> tuple[str, ...]:
@@ -101,14 +121,21 @@ def save_plan(plan: Plan, path: Path) -> Plan:
 def load_plan(path: Path) -> Plan:
     """Read a saved plan; raises SpecError when it is missing, torn or of another version."""
     try:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+        data = path.read_bytes()
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version != VERSION:
+            raise SpecError(f"the plan has version {version}; this Leasehold reads {VERSION}", where=str(path))
+        return msgspec.json.decode(data, type=Plan)
     except FileNotFoundError as error:
         raise SpecError("this run has no plan", where=str(path), fix="Is it the right run? ./inv status") from error
     except (OSError, msgspec.MsgspecError) as error:
         raise SpecError(f"the plan cannot be read: {error}", where=str(path)) from error
-    if plan.version != VERSION:
-        raise SpecError(f"the plan has version {plan.version}; this Leasehold reads {VERSION}", where=str(path))
-    return plan
+
+
+class _Versioned(msgspec.Struct):
+    """All that is sure about a plan of another version."""
+
+    version: int
 
 
 def _rank(job: Job, offers: Sequence[tuple[Candidate, Sequence[Offer]]]) -> tuple[Choice, ...]:

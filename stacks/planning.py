@@ -34,13 +34,19 @@ def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0, on_notice: No
     loaded = load_job(job_file)
     report = check_job_input(loaded, line_limit)
     report.raise_if_bad()
-    offers = gather_offers(loaded.job, on_notice=on_notice)
+    return plan_work(loaded, summarize(report), run=run, line_limit=line_limit, on_notice=on_notice)
+
+
+def plan_work(
+    loaded: LoadedJob, summary: InputSummary, *, run: str, line_limit: int = 0, on_notice: Notice = lambda _: None
+) -> Plan:
+    """The plan for a job whose input is known to be in order; `summary` counts what is to be sent."""
     return make_plan(
         run=run,
         job=loaded.job,
         template=loaded.template,
-        summary=summarize(report),
-        offers=offers,
+        summary=summary,
+        offers=gather_offers(loaded.job, on_notice=on_notice),
         ports=pick_ports(loaded.job.machines.replicas),
         settle_s=choose_settle_s(loaded.job),
         now=time.time(),
@@ -99,10 +105,20 @@ def make_need(candidate: Candidate) -> Need:
 
 def choose_settle_s(job: Job) -> float:
     """The longest settle window of the job's clouds, in seconds; $LEASEHOLD_SETTLE_S overrides it (emulators)."""
-    given = os.environ.get("LEASEHOLD_SETTLE_S")
+    given = os.environ.get("LEASEHOLD_SETTLE_S", "").strip()
     if given:
-        return float(given)
+        return _read_seconds("LEASEHOLD_SETTLE_S", given)
     return max(_SETTLE_S.get(candidate.cloud, _DEFAULT_SETTLE_S) for candidate in job.machines.candidates)
+
+
+def _read_seconds(variable: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise SpecError(f"{text!r} is no number of seconds", where=variable, fix="Write one, for example 90.")
+    return seconds
 
 
 def pick_ports(count: int) -> list[int]:

@@ -43,7 +43,11 @@ class MachineReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """receipt.json; usd is by list price over the seconds that each machine was there."""
+    """receipt.json; usd is by list price over the seconds that each machine was there.
+
+    Requests and usage are those of the whole results, what was taken over from an earlier run included; the price of a
+    million tokens counts only what this run's machines made.
+    """
 
     version: int = VERSION
     run: str
@@ -66,7 +70,7 @@ def make_receipt(folder: RunFolder, plan: Plan, now: float) -> Receipt:
     machines = tuple(_make_line(entry, progress, now) for entry in entries)
     usd = sum_usd(entries, now)
     usage = progress.usage if progress else Usage()
-    tokens = usage.input_tokens + usage.output_tokens
+    tokens = _count_tokens(usage) - (_count_tokens(plan.taken_over.usage) if plan.taken_over else 0)
     billed = [each.billed_usd for each in machines if each.billed_usd is not None]
     return Receipt(
         run=plan.run,
@@ -74,13 +78,17 @@ def make_receipt(folder: RunFolder, plan: Plan, now: float) -> Receipt:
         usd=round(usd, 4),
         billed_usd=round(sum(billed), 4) if billed else None,
         estimated_usd=(plan.estimate.low_usd, plan.estimate.likely_usd, plan.estimate.high_usd),
-        usd_per_million_tokens=round(usd / tokens * 1_000_000, 4) if tokens and usd else None,
+        usd_per_million_tokens=round(usd / tokens * 1_000_000, 4) if tokens > 0 and usd else None,
         requests_completed=progress.request_counts.completed if progress else 0,
         requests_failed=progress.request_counts.failed if progress else 0,
         usage=usage,
         machines=machines,
         released=all(entry.gone_at is not None for entry in entries),
     )
+
+
+def _count_tokens(usage: Usage) -> int:
+    return usage.input_tokens + usage.output_tokens
 
 
 def save_receipt(folder: RunFolder, receipt: Receipt) -> None:

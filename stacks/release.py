@@ -60,7 +60,7 @@ def release_run(
                 on_notice(f"ended {left} process(es) that a killed run had left")
             if not force:
                 _destroy(folder, home, environment, keep_stack, on_call, on_notice)
-            if not _is_proven(folder):
+            if not is_proven(folder):
                 _sweep(folder)
                 _forget(folder, home, environment, on_notice)
     except LeaseholdError as error:
@@ -113,9 +113,9 @@ def _destroy(
         call = stack.start_destroy(remove=not keep_stack)
         on_call(call)
         code = call.wait(_DESTROY_TIMEOUT_S)
-        if code is None:
-            call.end()
         if code != 0:
+            # Also when it was killed: its language host and providers outlive it.
+            call.end()
             reasons = "; ".join(f"{each.name}: {each.message}" for each in call.failures()) or f"exit code {code}"
             append_event(folder.events, "release", "destroy_failed", reasons)
             on_notice("pulumi destroy did not finish; sweeping the clouds directly")
@@ -124,7 +124,7 @@ def _destroy(
         on_notice(f"pulumi destroy could not run; sweeping the clouds directly ({error.what})")
 
 
-def _is_proven(folder: RunFolder) -> bool:
+def is_proven(folder: RunFolder) -> bool:
     """Whether the lease carries its proof, or no lease and so no machine was ever made."""
     if not (folder.root / LEASE_FILE).exists():
         return not (folder.root / INTENTS_FILE).exists()

@@ -11,7 +11,7 @@ import msgspec
 
 from schemas.files import replace_file
 from stacks.run_folder import RunFolder
-from stacks.stack import ProcessMark, end_session, is_alive
+from stacks.stack import PID_FILE, ProcessMark, end_session, is_alive
 
 
 class RunProcesses(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +56,13 @@ def end_lifecycle(folder: RunFolder, *, timeout_s: float) -> bool:
 def end_leftovers(folder: RunFolder) -> int:
     """Kill what a dead life cycle left of its last pulumi call (engine, language host, providers); say how many."""
     processes = load_processes(folder)
-    if processes is None or processes.pulumi is None:
-        return 0
-    return end_session(processes.pulumi)
+    marks = [load_pulumi_mark(folder), processes.pulumi if processes else None]
+    return sum(end_session(mark) for mark in marks if mark is not None)
+
+
+def load_pulumi_mark(folder: RunFolder) -> ProcessMark | None:
+    """The pulumi that was started last, from its own note; None before the first."""
+    path = folder.root / PID_FILE
+    with contextlib.suppress(OSError, ValueError):
+        return ProcessMark(pid=int(path.read_text()), started_at=path.stat().st_mtime)
+    return None

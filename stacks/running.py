@@ -21,6 +21,7 @@ from stacks.run_folder import RunFolder, find_run, get_home, list_runs
 from stacks.run_processes import end_lifecycle, is_lifecycle_alive
 from stacks.run_status import is_over, read_status
 from stacks.start import launch_run, prepare_run
+from stacks.token_release import find_run_of_token, find_token, release_token
 
 _CANCEL_TIMEOUT_S = 900.0
 
@@ -45,10 +46,19 @@ def run_job(
 ) -> int:
     """Plan, ask where money is spent, start, follow; the exit code is the run's."""
     plan = prepare_run(job_file, run=run, line_limit=line_limit)
+    return start_planned(
+        plan, confirm=confirm, detach=detach, foreground=foreground, keep=keep, as_json=as_json, prepared=None
+    )
+
+
+def start_planned(
+    plan: Plan, *, confirm: bool, detach: bool, foreground: bool, keep: bool, as_json: bool, prepared: Path | None
+) -> int:
+    """Show a plan, ask where money is spent, start, follow; `prepared` becomes the run's folder."""
     WORDS.print(render_plan(plan))
     if confirm and plan.job.costs_money:
         _ask_consent(plan)
-    folder = launch_run(plan, os.environ, keep=keep, detached=not foreground)
+    folder = launch_run(plan, os.environ, keep=keep, detached=not foreground, prepared=prepared)
     if detach:
         print_text(folder.run)
         return 0
@@ -81,7 +91,15 @@ def cancel_run(run: str) -> int:
 
 def release_existing(run: str, *, force: bool) -> int:
     """Destroy and prove, whatever state the run is in; 0 when absence is proven."""
+    token = find_token(run) if force else None
+    if token is not None and not any(each.run.startswith(run) for each in list_runs(get_home())):
+        known = find_run_of_token(token, list_runs(get_home()))
+        if known is None:
+            return _release_unknown(token)
+        run = known.run
     folder = _find_live_run(run, ended_too=True)
+    # For a life cycle that has not got as far as saying who it is: it must find, when it looks, that it is not wanted.
+    request_cancel(folder, "cancelled")
     if not end_lifecycle(folder, timeout_s=_CANCEL_TIMEOUT_S) and not force:
         raise LeaseholdError(
             "the run's life cycle still works on its release", where=folder.run, fix="Wait, or add --force."
@@ -96,6 +114,15 @@ def release_existing(run: str, *, force: bool) -> int:
         return 0
     _print_summary(folder, status)
     return ReleaseError.exit_code
+
+
+def _release_unknown(token: str) -> int:
+    """Release a lease whose run left nothing here."""
+    proof = release_token(token, on_notice=lambda text: WORDS.print(text, style="yellow"))
+    print_text(
+        f"{token}: released, verified: no machine of this lease is left in {', '.join(each.cloud for each in proof.clouds)}"
+    )
+    return 0
 
 
 def _ask_consent(plan: Plan) -> None:

@@ -14,18 +14,25 @@ def load_secret(reference: str, *, environ: Mapping[str, str], get_config: Calla
     if not reference:
         return ""
     if kind == "env":
-        return _require(environ.get(name), f"the environment variable {name} is not set", f"export {name}=...")
+        return _require(environ.get(name, "").strip(), f"the environment variable {name} is not set", f"export {name}=...")
     if kind == "file":
         path = Path(name).expanduser()
-        text = path.read_text().strip() if path.is_file() else ""
-        return _require(text, f"the secret's file {path} is missing or empty", "Write the secret into it, mode 0600.")
+        what = f"the secret's file {path} is missing, empty or no text"
+        return _require(_read_file(path), what, "Write the secret into it, mode 0600.")
     if kind == "pulumi":
         fix = f"pulumi config set --secret {name} ..."
-        return _require(get_config(name), f"the stack has no secret {name}", fix)
+        return _require((get_config(name) or "").strip(), f"the stack has no secret {name}", fix)
     raise CredentialError(f"{reference!r} is not a reference to a secret", fix="Use env:NAME, file:PATH or pulumi:KEY.")
 
 
-def _require(secret: str | None, what: str, fix: str) -> str:
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _require(secret: str, what: str, fix: str) -> str:
     if not secret:
         raise CredentialError(what, fix=fix)
     return secret

@@ -27,11 +27,12 @@ from stacks.run_folder import PROJECT, prepare_home
 from toolchain.pulumi_cli import find_pulumi, pulumi_environment
 
 PROJECT_NAME = "leasehold"
+PID_FILE = "pulumi.pid"
+# The process writes down its own id before it becomes pulumi: no kill of ours can leave one that nobody knows.
+_NOTE_AND_START = 'echo $$ > "$0.new" && mv "$0.new" "$0" && exec pulumi "$@"'
 LIFECYCLE_MARK = "LEASEHOLD_LIFECYCLE"
 # How the command plugin begins the error of a command: its exit status, then the whole script, quoted.
-_FAILED_COMMAND = re.compile(
-    r"(?:error: )?(?:Process exited with|exit) status (?P<status>\d+): running \".*\":\n", re.DOTALL
-)
+_FAILED_COMMAND = re.compile(r"(?:error: )?(?:Process exited with|exit) status (?P<status>\d+): running \"[^\n]*\":\n")
 
 
 class ResourceFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +102,7 @@ class StackCall:
             output.write(f"$ pulumi {' '.join(arguments)}\n".encode())
             output.flush()
             self.process = subprocess.Popen(
-                ["pulumi", *arguments],
+                ["/bin/sh", "-c", _NOTE_AND_START, str(log.with_name(PID_FILE)), *arguments],
                 env=dict(environment),
                 cwd=project,
                 stdin=subprocess.DEVNULL,
@@ -137,6 +138,9 @@ class StackCall:
         found = list(_read_failures(self.event_log))
         if found or not self.process.returncode:
             return found
+        if self.process.returncode < 0:
+            text = f"Pulumi itself was killed by signal {-self.process.returncode}"
+            return [ResourceFailure(name="", type="", operation="", message=text)]
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").strip().splitlines()
@@ -258,13 +262,23 @@ def prepare_project(home: Path) -> Path:
 
 
 def end_session(mark: ProcessMark) -> int:
-    """Kill every process of the session that mark leads, by id, and say how many; those that began later are others'."""
+    """Kill every process of the session that mark leads, by id, and say how many; a session of a later process is others'."""
+    if _is_reused(mark):
+        return 0
     ended = 0
     for process in list(_session_members(mark)):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
             ended += 1
     return ended
+
+
+def _is_reused(mark: ProcessMark) -> bool:
+    """Whether the id went to another process, which it cannot while anybody of the session lives."""
+    try:
+        return abs(psutil.Process(mark.pid).create_time() - mark.started_at) >= 2
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_lock_holder(pid: int, locked_at: str) -> bool:
@@ -297,6 +311,9 @@ def _read_failures(event_log: Path) -> Iterator[ResourceFailure]:
         if failure := event.get("resOpFailedEvent"):
             metadata = failure.get("metadata", {})
             failed[metadata.get("urn", "")] = (metadata.get("type", ""), metadata.get("op", ""))
+    if failed:
+        # Without a resource: the program's traceback, which only repeats that a resource failed.
+        messages.pop("", None)
     for urn in [*failed, *(each for each in messages if each not in failed)]:
         kind, operation = failed.get(urn, ("", ""))
         yield _make_failure(urn, kind, operation, messages.get(urn, ""))
@@ -305,6 +322,9 @@ def _read_failures(event_log: Path) -> Iterator[ResourceFailure]:
 def _make_failure(urn: str, kind: str, operation: str, text: str) -> ResourceFailure:
     """Our words out of Pulumi's: without its prefixes, and without the script that a failed command was given."""
     text = text.replace("<{%reset%}>", "").replace("Exception calling application: ", "").strip()
+    if "Traceback (most recent call last)" in text:
+        # Of the program, when its provider was killed under it: only the last line says what happened.
+        text = text.splitlines()[-1]
     command = _FAILED_COMMAND.match(text)
     return ResourceFailure(
         name=urn.rsplit("::", 1)[-1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import re
 import time
@@ -31,30 +32,46 @@ def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
     """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one."""
     if not job_file.is_file():
         raise SpecError("there is no such job file", where=str(job_file), fix="./inv new writes one.")
-    plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=_tell)
-    name = run or make_run_id(plan.job.name)
+    plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=tell_notice)
+    return msgspec.structs.replace(plan, run=name_run(run, plan.job.name))
+
+
+def name_run(given: str, job: str) -> str:
+    """The id of a new run of `job`: the given one, else a new one; raises SpecError if it is taken or cannot be one."""
+    name = given or make_run_id(job)
     if _RUN_ID.fullmatch(name) is None:
         raise SpecError(f"{name!r} cannot be a run's id", fix="Letters, digits, '-', '_' and '.', at most 80.")
     folder = open_run(name, get_home())
     if folder.root.exists():
         raise SpecError(
-            f"there is a run {name} already", where=str(folder.root), fix="Leave --run out, or give another id."
+            f"there is a run {name} already", where=str(folder.root), fix="Leave the id out, or give another one."
         )
-    return msgspec.structs.replace(plan, run=name)
+    return name
 
 
-def _tell(notice: str) -> None:
+def tell_notice(notice: str) -> None:
+    """A sentence that the person should read before the plan."""
     WORDS.print(notice, style="yellow")
 
 
-def launch_run(plan: Plan, environment: Mapping[str, str], *, keep: bool, detached: bool) -> RunFolder:
-    """Write the plan down and start the life cycle; from here on the run goes on by itself."""
+def launch_run(
+    plan: Plan, environment: Mapping[str, str], *, keep: bool, detached: bool, prepared: Path | None = None
+) -> RunFolder:
+    """Write the plan down and start the life cycle; from here on the run goes on by itself.
+
+    prepared: a folder beside the runs that becomes this run's, with what was taken over from an earlier one.
+    """
     home = get_home()
     prepare_home(home)
     folder = open_run(plan.run, home)
     try:
-        folder.root.mkdir(mode=0o700)
-    except FileExistsError as error:
+        if prepared is None:
+            folder.root.mkdir(mode=0o700)
+        else:
+            prepared.rename(folder.root)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
         raise SpecError(
             f"there is a run {plan.run} already", where=str(folder.root), fix="Give it another id."
         ) from error

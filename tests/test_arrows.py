@@ -17,8 +17,8 @@ MAY_IMPORT = {
     "stacks": {"stacks", "providers", "runtime", "schemas", "toolchain"},
     "toolchain": {"toolchain", "schemas"},
 }
-# What stacks may know of the runtime: what the dispatcher is told, and the check of its input.
-RUNTIME_FOR_STACKS = {"runtime.manifest", "runtime.batch_input"}
+# What stacks may know of the runtime: what the dispatcher is told, the check of its input, what it finds done already.
+RUNTIME_FOR_STACKS = {"runtime.manifest", "runtime.batch_input", "runtime.adoption"}
 ONLY_IN = {
     "pulumi": {"providers/resources.py", "stacks/program.py", "stacks/__main__.py", "toolchain/command_plugin"},
     "pulumi_command": {"stacks/program.py"},
@@ -35,11 +35,13 @@ READS_ENVIRONMENT = {
     "stacks/emulating.py",
     "stacks/lifecycle.py",
     "stacks/offers.py",
+    "stacks/orphan_release.py",
     "stacks/planning.py",
     "stacks/program.py",
     "stacks/reaping.py",
     "stacks/run_folder.py",
     "stacks/running.py",
+    "stacks/token_release.py",
     "toolchain",
 }
 

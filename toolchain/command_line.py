@@ -56,10 +56,12 @@ def main(typed: list[str]) -> NoReturn:
 
 def run(typed: list[str]) -> None:
     """Run what was typed; raises whatever the task raises."""
-    tasks = Collection.from_module(_load_tasks())
-    program = InvProgram(namespace=tasks, name="inv", binary="./inv", version=_read_version())
+    program = InvProgram(
+        namespace=Collection.from_module(_load_tasks()), name="inv", binary="./inv", version=_read_version()
+    )
     program.create_config()
-    contexts = {context.name: context for context in tasks.to_contexts() if context.name}
+    # Of a collection of its own: invoke takes the help texts out of a task when it makes a context of it.
+    contexts = {each.name: each for each in Collection.from_module(_load_tasks()).to_contexts() if each.name}
     core = ParserContext(args=[*program.core_args(), *program.task_args()])
     # `--list` and `-l` are no core options of a program with a fixed collection, but people know them from invoke.
     words = ["--help" if word in ("-l", "--list") else word for word in typed[:1]] + typed[1:]

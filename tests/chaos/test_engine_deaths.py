@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
+from schemas.errors import CancelledError
+from stacks.start import launch_run, prepare_run
 from tests.chaos.account import EmulatedAccount
 from tests.chaos.engine_run import is_victim, read_words
 from tests.chaos.scenario import CloudKind
@@ -85,6 +89,24 @@ def test_a_life_cycle_killed_before_the_first_create_leaves_nothing(workshop: Wo
     release(workshop, "early")
 
     assert workshop.status("early")["released"] == "verified"
+    workshop.wait_until_nothing_is_left()
+
+
+def test_a_life_cycle_that_starts_after_its_release_makes_no_machine_that_stays(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in workshop.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("stacks.start.start_lifecycle", lambda *_, **__: 0)
+    plan = prepare_run(workshop.write_job(), run="late")
+    folder = launch_run(plan, workshop.environment, keep=False, detached=True)
+    release(workshop, "late")
+
+    lifecycle = [sys.executable, "-m", "stacks.lifecycle", str(folder.root)]
+    code = subprocess.call(lifecycle, env=workshop.environment, timeout=60)
+
+    assert code == CancelledError.exit_code
+    assert workshop.status("late")["released"] == "verified"
     workshop.wait_until_nothing_is_left()
 
 
@@ -192,10 +214,11 @@ def test_release_of_a_live_run_cancels_it_and_keeps_what_is_finished(workshop: W
 
 def test_with_everything_of_ours_dead_a_local_machine_ends_itself_at_its_expiry(workshop: Workshop) -> None:
     job = workshop.write_job(lines=3000, max_tokens=200, limits={"max_hours": 15 / 3600})
-    workshop.start("run", str(job), "--run", "alone")
+    run = workshop.start("run", str(job), "--run", "alone")
     workshop.wait_for_answers("alone", 5)
 
     kill(workshop, "life cycle", "dispatcher")
+    run.kill()
     shutil.rmtree(workshop.home)
 
     assert len(workshop.machines()) == 2
@@ -227,3 +250,31 @@ def test_with_everything_of_ours_dead_a_pod_ends_itself_and_an_instance_is_reape
     assert rented.live() == []
     assert rented.list_keys() == []
     assert rented.find_harm() == ""
+
+
+@pytest.mark.parametrize("by", ["token", "name"])
+def test_a_token_or_a_machines_name_is_enough_to_release(workshop: Workshop, runpod: EmulatedAccount, by: str) -> None:
+    workshop.start("run", write_rented_job(workshop, runpod, hours=1, lines=4000), "--run", "nameless", "--yes")
+    workshop.wait_for_answers("nameless", 5)
+    name = runpod.live()[0]
+    kill(workshop, "life cycle", "dispatcher")
+    shutil.rmtree(workshop.home)
+
+    done = workshop.inv("release", name.split("-")[1] if by == "token" else name, "--force")
+
+    assert done.returncode == 0, done.stderr
+    assert "runpod" in done.stdout and "lambda is not asked" in done.stderr
+    assert runpod.live() == []
+    assert runpod.find_harm() == ""
+
+
+def test_release_force_by_token_finds_the_live_run_that_it_belongs_to(workshop: Workshop) -> None:
+    run = workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "tokened")
+    workshop.wait_for_answers("tokened", 5)
+    token = json.loads((workshop.run_dir("tokened") / "lease.json").read_bytes())["token"]
+
+    release(workshop, token, "--force")
+
+    assert run.wait(10) in (7, 130)
+    assert workshop.status("tokened")["released"] == "verified"
+    workshop.wait_until_nothing_is_left()

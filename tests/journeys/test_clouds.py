@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,16 +94,20 @@ def test_a_candidate_without_capacity_falls_through_to_the_next_cloud(clouds: Em
 
 
 def test_no_secret_is_to_be_seen_anywhere(clouds: EmulatedClouds) -> None:
-    """One machine on each cloud, with a model that needs a token; everything that leaves this process is searched."""
+    """One machine on each cloud, with a model that needs a token; everything that anybody could read is searched."""
     clouds.open("runpod", "lambda")
     clouds.running["runpod"].set_stock(RUNPOD_H100, "US-KS-2", 1, tier="SECURE")
+    # Both at the same time, and a batch that lasts until both work.
+    clouds.running["runpod"].set_fault("ssh_after_s", 60)
+    clouds.running["lambda"].set_fault("active_after_s", 60)
     job = clouds.write_job(
         "discreet",
         [IN_KANSAS, IN_CALIFORNIA],
         template=None,
         deploy=clouds.make_deployment(auth_secret_ref="env:HF_TOKEN"),
         replicas=2,
-        min_replicas=2,
+        lines=400,
+        max_tokens=100,
     )
     workshop = clouds.workshop
     folder = workshop.run_dir("discreet")
@@ -132,7 +138,7 @@ def test_no_secret_is_to_be_seen_anywhere(clouds: EmulatedClouds) -> None:
     assert {"events.jsonl", "pulumi.log", "dispatch.log"} <= {Path(place).name for place, _ in places}
     assert find_secrets(secrets, bodies) == []
     assert find_secrets(everything, [place for place in places if not place[0].startswith("body")]) == []
-    assert_all_answered(clouds, "discreet")
+    assert_all_answered(clouds, "discreet", lines=400)
 
 
 def all_exchanges(clouds: EmulatedClouds) -> list[Any]:
@@ -159,6 +165,18 @@ def test_a_missing_or_wrong_key_is_exit_3_and_names_the_variable_and_the_least_r
         assert variable in done.stderr and right in done.stderr and words in done.stderr
         assert "Traceback" not in done.stderr and "not-the-key" not in done.stderr
     assert not clouds.workshop.run_dir("locked").exists()
+
+
+def test_a_key_that_may_only_read_is_exit_3_when_the_first_machine_is_refused(clouds: EmulatedClouds) -> None:
+    clouds.open("runpod")
+    done = run(
+        clouds, clouds.write_job("reader", [ON_RUNPOD]), RUNPOD_API_KEY=clouds.running["runpod"].key + "_read_only"
+    )
+
+    assert done.returncode == 3, done.stderr
+    assert "RUNPOD_API_KEY" in done.stderr and "read and write for pods" in done.stderr
+    assert clouds.workshop.status("reader")["released"] == "verified"
+    assert [each.status for each in posts(clouds, "runpod", "/pods")] == [403]
 
 
 def test_a_cloud_without_a_key_is_left_out_and_told_while_another_has_offers(clouds: EmulatedClouds) -> None:
@@ -262,17 +280,27 @@ def test_a_create_whose_answer_is_lost_is_adopted_and_made_once(
 
 def test_machines_boot_at_the_same_time_and_one_that_hangs_holds_back_none(clouds: EmulatedClouds) -> None:
     clouds.open("runpod")
-    boot_s = 8.0
+    boot_s = 6.0
     emulator = clouds.running["runpod"]
     emulator.set_fault("ssh_after_s", boot_s * clouds.speed)
     emulator.set_fault("ssh_never", match="-6x")
-    done = run(clouds, clouds.write_job("many", [IN_KANSAS], replicas=7, lines=400, max_tokens=100))
+    done = run(clouds, clouds.write_job("many", [IN_KANSAS], replicas=7, lines=600, max_tokens=100))
 
     assert done.returncode == 0, done.stderr
     ready = [event["data"]["seconds"] for event in events(clouds, "many", "ssh_answers")]
     # Pulumi alone serves four at a time: then the fifth would need two boots.
     assert len(ready) == 6 and max(ready) < 1.7 * boot_s
-    assert_all_answered(clouds, "many", lines=400)
+    assert_all_answered(clouds, "many", lines=600)
+
+
+@pytest.mark.parametrize("job", ["runpod-h100.yaml", "lambda-a10.yaml", "either.yaml"])
+def test_the_jobs_that_are_shipped_can_be_planned(clouds: EmulatedClouds, job: str) -> None:
+    clouds.open("runpod", "lambda")
+    planned = clouds.workshop.inv("plan", str(clouds.workshop.root_job(job)), "--json")
+
+    assert planned.returncode == 0, planned.stderr
+    plan = json.loads(planned.stdout)
+    assert plan["choices"] and all(choice["offer"]["available"] for choice in plan["choices"][:1])
 
 
 def test_offers_shows_every_cloud_with_prices_and_stock(clouds: EmulatedClouds) -> None:
@@ -309,3 +337,19 @@ def test_doctor_says_what_each_key_can_do_and_knows_a_retired_api(clouds: Emulat
     assert (
         old_code == 1 and "HTTP 410" in retired["runpod"]["detail"] and "RUNPOD_BASE_URL" in retired["runpod"]["detail"]
     )
+
+
+def test_emulate_prints_exports_that_work_until_ctrl_c(workshop: Workshop) -> None:
+    log = workshop.folder / "typed.log"
+    process = workshop.start("emulate")
+    workshop.wait_for("both emulators", lambda: log.exists() and "Ctrl-C" in log.read_text(), timeout_s=30)
+    words = [shlex.split(line) for line in log.read_text().splitlines() if line.startswith("export ")]
+    exports = dict(word[1].split("=", 1) for word in words)
+
+    offers = workshop.inv("offers", "--gpu", "H100-SXM", "--json", **exports)
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(20) == 0
+    assert {offer["cloud"] for offer in json.loads(offers.stdout)} == {"runpod", "lambda"}
+    assert list((workshop.home / "emulators").iterdir()) == []
+    workshop.wait_until_nothing_is_left()

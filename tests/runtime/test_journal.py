@@ -149,16 +149,6 @@ async def test_an_output_without_answers_is_an_empty_file(open_journal: Callable
     assert open_journal(1).stop_code == "batch_expired"
 
 
-async def test_results_of_an_earlier_run_are_adopted_once(open_journal: Callable[..., Journal]) -> None:
-    journal = open_journal()
-    journal.add(2, line(2), failed=False)
-
-    taken = journal.adopt((number, line(number), False, Tokens()) for number in range(4))
-
-    assert taken == 3
-    assert list(journal.done) == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
-
-
 async def test_closing_twice_is_fine(open_journal: Callable[..., Journal]) -> None:
     journal = open_journal()
     journal.add(0, line(0), failed=False)
