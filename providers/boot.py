@@ -15,6 +15,7 @@ from schemas.errors import CancelledError, CloudError, MachineFailed
 from schemas.ssh import SshTarget, write_known_hosts
 
 _WRONG_KEYS_UNTIL_REFUSAL = 3
+_SILENCE_S = 30.0
 
 
 class BootLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +31,17 @@ class _Boot:
     """One machine's way to SSH; remembers what it waits for, so that a deadline can say it."""
 
     def __init__(
-        self, run_dir: Path, cloud: Cloud, machine_id: str, target: SshTarget, limits: BootLimits, clock: Clock
+        self,
+        run_dir: Path,
+        cloud: Cloud,
+        machine_id: str,
+        target: SshTarget,
+        limits: BootLimits,
+        clock: Clock,
+        on_event: OnEvent,
     ) -> None:
         self.run_dir = run_dir
+        self.on_event = on_event
         self.cloud = cloud
         self.machine_id = machine_id
         self.target = target
@@ -42,14 +51,17 @@ class _Boot:
         self.seen = False
         self.wrong_keys = 0
         self.waits_for = "the cloud to show the machine"
+        self.silent_since: float | None = None
+        self.told_silence = False
 
     def try_once(self) -> Endpoint | None:
         """One look at the cloud and, once there is an address, one at SSH."""
         try:
             state = self.cloud.find(self.machine_id)
         except CloudError as error:
-            self.waits_for = f"the cloud to answer ({error.what})"
+            self._note_silence(error)
             return None
+        self.silent_since = None
         if state is None:
             self._expect_to_be_seen()
             return None
@@ -59,6 +71,18 @@ class _Boot:
             self.waits_for = f"an address ({state.detail or state.phase})"
             return None
         return state.endpoint if self._answers(state.endpoint) else None
+
+    def _note_silence(self, error: CloudError) -> None:
+        """Say once that the cloud has not answered for a while: the boot's deadline may be far away."""
+        self.waits_for = f"the cloud to answer ({error.what})"
+        now = self.clock.monotonic()
+        self.silent_since = now if self.silent_since is None else self.silent_since
+        if now - self.silent_since >= _SILENCE_S and not self.told_silence:
+            self.told_silence = True
+            text = (
+                f"the cloud has not answered for {_SILENCE_S:.0f} s while machine {self.machine_id} boots: {error.what}"
+            )
+            self.on_event("cloud_silent", text, {"id": self.machine_id})
 
     def _note_sighting(self, state: MachineState) -> None:
         if not self.seen:
@@ -114,7 +138,7 @@ def wait_until_ssh_answers(
     target = SshTarget(
         host="", port=0, user="", key_file=str(run_dir / "id_ed25519"), known_hosts_file=str(known_hosts), alias=alias
     )
-    boot = _Boot(run_dir, cloud, machine_id, target, limits, clock)
+    boot = _Boot(run_dir, cloud, machine_id, target, limits, clock, on_event)
     try:
         endpoint = _poll(boot)
     except MachineFailed as error:

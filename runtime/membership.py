@@ -8,11 +8,12 @@ from pathlib import Path
 
 from yarl import URL
 
+from runtime.fast_http import FastTransport
 from runtime.fleet import Fleet
 from runtime.heartbeat import beat
 from runtime.machines_watch import INTERVAL_S, MachinesWatch, Sighting
 from runtime.manifest import Manifest
-from runtime.replica import Replica
+from runtime.replica import Link, Replica
 from runtime.request_queue import RequestQueue
 from runtime.sender import Sender
 from runtime.transport import Transport
@@ -93,7 +94,7 @@ class Membership:
         )
         socket_path = folder / f"{record.index}.sock"
         tunnel = Tunnel(target, socket_path=socket_path, engine_port=record.engine_port)
-        transport = Transport("http://engine", endpoint=self._manifest.endpoint, key=self._key, socket_path=socket_path)
+        transport = FastTransport("http://engine", endpoint=self._manifest.endpoint, key=self._key, socket_path=socket_path)
         return Replica(
             record.name,
             record.index,
@@ -106,9 +107,16 @@ class Membership:
         )
 
     def _make_server_replica(self, index: int, base_url: str) -> Replica:
-        transport = Transport(base_url, endpoint=self._manifest.endpoint, key=self._key)
+        transport = _open_transport(base_url, endpoint=self._manifest.endpoint, key=self._key)
         cap = self._manifest.options.max_concurrency
         return Replica(base_url, index, transport, queue=self._queue, sender=self._sender, cap=cap)
+
+
+def _open_transport(base_url: str, *, endpoint: str, key: str) -> Link:
+    """Plain HTTP the fast way; TLS and names with a password in them are for aiohttp."""
+    url = URL(base_url)
+    is_plain = url.scheme == "http" and url.user is None
+    return (FastTransport if is_plain else Transport)(base_url, endpoint=endpoint, key=key)
 
 
 def _check_base_url(base_url: str) -> None:

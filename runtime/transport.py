@@ -18,7 +18,7 @@ KEEP_ALIVE_S = 3.5  # vLLM closes idle connections after 5 s
 CONNECT_TIMEOUT_S = 10.0
 LOST_PEER_S = 60
 Health = Literal["ok", "sick", "gone", "unreachable", "silent"]
-_NO_WAY = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
+NO_WAY = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
 # RuntimeError is what a session says that was closed meanwhile; ValueError comes from what is not HTTP.
 _BROKEN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 FailureKind = Literal["unreachable", "broken"]
@@ -94,7 +94,7 @@ class Transport:
         except aiohttp.ClientConnectorDNSError:
             return "unreachable"
         except aiohttp.ClientConnectorError as error:
-            return "unreachable" if error.errno in _NO_WAY else "gone"
+            return "unreachable" if error.errno in NO_WAY else "gone"
         except _BROKEN:
             return "gone"
         return "ok" if status < 500 else "sick"
@@ -121,7 +121,7 @@ class Transport:
             connector = aiohttp.UnixConnector(str(self._socket_path), limit=0, keepalive_timeout=KEEP_ALIVE_S)
         else:
             connector = aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=60, socket_factory=_make_socket
+                limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=60, socket_factory=make_socket
             )
         return aiohttp.ClientSession(
             connector=connector,
@@ -132,7 +132,7 @@ class Transport:
         )
 
 
-def _make_socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
+def make_socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
     """A TCP socket that notices a vanished peer: an answer may take minutes, so silence alone proves nothing."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family=family, type=kind, proto=protocol)

@@ -22,6 +22,7 @@ class Window:
         self.cap = cap or LARGEST_SIZE
         self.size = min(START_SIZE, self.cap)
         self._follows_engine = False
+        self._is_ahead_of_engine = False  # what we have in flight is not in the engine, as far as it tells
         self._is_settled = False
         self._idle_polls = 0
         self._preemptions = -1.0
@@ -39,20 +40,22 @@ class Window:
         wanted = max(1.0, QUEUE_SHARE * load.running)
         preempted = 0 <= self._preemptions < load.preemptions
         self._preemptions = load.preemptions
+        is_full = in_flight >= 0.9 * self.size
+        self._set_ahead(is_full and load.waiting < wanted / 2 and not self._reaches_engine(load, in_flight))
         if preempted or load.cache_use > FULL_CACHE:
             self._settle(min(self.size, int(0.9 * max(in_flight, 1))))
         elif load.waiting > wanted:
             excess = load.waiting - wanted
             step = excess if load.waiting > 2 * wanted else excess / 2
             self._settle(int(min(self.size, in_flight) - step))
-        elif load.waiting < wanted / 2 and in_flight >= 0.9 * self.size and self._reaches_engine(load, in_flight):
+        elif load.waiting < wanted / 2 and is_full and not self._is_ahead_of_engine:
             self._grow()
         else:
             self._idle_polls = 0
 
     def on_answer(self, *, now: float, in_flight: int) -> None:
-        """Where no metrics are: grow while that makes answers come faster, stay where it does not."""
-        if not self._follows_engine:
+        """Where the engine's metrics say nothing: grow while that makes answers come faster, stay where it does not."""
+        if not self._follows_engine or self._is_ahead_of_engine:
             self.size = self._bound(self._cohort.on_answer(self.size, now=now, is_full=in_flight >= 0.9 * self.size))
 
     def on_busy(self, *, sent_at: float, now: float) -> bool:
@@ -70,6 +73,7 @@ class Window:
         self._is_settled = False
         self._idle_polls = 0
         self._preemptions = -1.0
+        self._is_ahead_of_engine = False
         self._cohort = _Cohorts()
 
     def _settle(self, size: int) -> None:
@@ -83,8 +87,13 @@ class Window:
             self._is_settled = False  # the knee has moved up
         self.size = self._bound(self.size + max(1, self.size // 16) if self._is_settled else self.size * 2)
 
+    def _set_ahead(self, is_ahead: bool) -> None:
+        if self._is_ahead_of_engine and not is_ahead:
+            self._cohort = _Cohorts()
+        self._is_ahead_of_engine = is_ahead
+
     def _reaches_engine(self, load: EngineLoad, in_flight: int) -> bool:
-        """What we sent is in the engine and not in front of it (a slow network, a busy API process): more would only pile up."""
+        """What we sent is in the engine, not in front of it: there more may pile up (a busy API process) or help (a long way)."""
         return in_flight <= 2 * (load.running + load.waiting) + START_SIZE / 2
 
     def _bound(self, size: int) -> int:

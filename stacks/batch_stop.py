@@ -13,14 +13,14 @@ _PATIENCE_S = 30
 _TIMEOUT_S = 60
 
 
-def stop_dispatcher(folder: RunFolder, reason: StopReason) -> None:
-    """Stop it and wait, bounded; lines that were not run get error lines with that reason. Never fails."""
+def stop_dispatcher(folder: RunFolder, reason: StopReason | None) -> None:
+    """Stop it and wait, bounded; with a reason, lines that were not run get error lines with it. Never fails."""
     if not folder.manifest.exists():
         return
     stop = [sys.executable, "-m", "runtime.dispatcher", "--stop", str(folder.manifest)]
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
-            [*stop, "--reason", reason, "--timeout", str(_PATIENCE_S)],
+            [*stop, *(["--reason", reason] if reason else []), "--timeout", str(_PATIENCE_S)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

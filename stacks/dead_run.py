@@ -5,24 +5,28 @@ Called by `release` and by the orphan release.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
+from schemas.files import hold_lock
 from schemas.status import Status
 from stacks.batch_stop import stop_dispatcher
 from stacks.collecting import collect_results
 from stacks.plan import load_plan
 from stacks.receipt import make_receipt, save_receipt
-from stacks.release import Notice, release_run
+from stacks.release import DESTROY_TIMEOUT_S, Notice, release_run
 from stacks.run_folder import RunFolder
 from stacks.run_processes import load_processes, save_processes
-from stacks.run_status import end_for_dead_lifecycle
+from stacks.run_status import end_for_dead_lifecycle, is_over, read_status
 from stacks.stack import StackCall
+
+_LOCK_FILE = "release.lock"
 
 
 def end_dead_run(
@@ -33,7 +37,33 @@ def end_dead_run(
     force: bool = False,
     on_notice: Notice = lambda _: None,
 ) -> Status:
-    """Everything that the life cycle would still have done; the status says whether absence is proven."""
+    """Everything that the life cycle would still have done; the status says whether absence is proven.
+
+    One at a time, so that who comes second finds a proof and no lock of Pulumi's; force waits for nobody.
+    """
+    try:
+        with _hold_turn(folder, force):
+            before = read_status(folder)
+            if before is not None and is_over(before) and before.released == "verified" and not force:
+                return before
+            return _end(folder, home, environment, force, on_notice)
+    except LeaseholdError as error:
+        return end_for_dead_lifecycle(folder, verified=False, message=str(error))
+
+
+@contextlib.contextmanager
+def _hold_turn(folder: RunFolder, force: bool) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            timeout_s = 0.5 if force else DESTROY_TIMEOUT_S
+            stack.enter_context(hold_lock(folder.root / _LOCK_FILE, exclusive=True, timeout_s=timeout_s))
+        except LeaseholdError:
+            if not force:
+                raise
+        yield
+
+
+def _end(folder: RunFolder, home: Path, environment: Mapping[str, str], force: bool, on_notice: Notice) -> Status:
     stop_dispatcher(folder, "batch_cancelled")
     outcome = release_run(
         folder,

@@ -54,7 +54,7 @@ def _render_requests(status: Status, progress: Progress | None) -> RenderableTyp
     counts = progress.request_counts if progress else status.request_counts
     done = counts.completed + counts.failed
     grid = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=max(counts.total, 1), completed=done, width=30)
+    bar = ProgressBar(total=max(counts.total, 1), completed=done, width=24)
     words = Text(f"{done:,} of {counts.total:,}")
     if counts.failed:
         words.append(f"  {counts.failed:,} failed", style="red")

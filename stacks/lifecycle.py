@@ -149,7 +149,8 @@ class Lifecycle:
         engines = [_describe_engine(each) for each in self.failures if each.name.startswith("engine-")]
         others = [each.message for each in self.failures]
         if joined and not alive:
-            others.append("every machine that had joined died, and none may be replaced; the events say why")
+            death = self.machines.watch.last_death
+            others.append(f"every machine that had joined died, and none may be replaced; the last: {death}")
         outcome = judge_failures(read_failures(self.folder.failures), engines, others)
         progress = read_progress(self.folder)
         if progress is not None and progress.first_sent_at is not None:

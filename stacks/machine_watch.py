@@ -26,6 +26,7 @@ class MachineWatch:
         self.asked_at: dict[str, float] = {}
         self.dead: dict[str, int] = {}
         self.clouds: dict[str, Cloud] = {}
+        self.last_death = ""
 
     def find_dead(self, joined: Sequence[MachineRecord], progress: Progress | None) -> set[int]:
         """Indexes of joined machines that are gone, failed, or unreachable for too long."""
@@ -52,8 +53,8 @@ class MachineWatch:
         reason = self._find_reason(record) or ("its engine does not answer" if now - since > _DOWN_TOO_LONG_S else "")
         if reason:
             self.dead[record.id] = record.index
-            text = f"machine {record.index} ({record.cloud} {record.id}) died: {reason}"
-            append_event(self.folder.events, "cloud", "machine_died", text, index=record.index, id=record.id)
+            self.last_death = f"machine {record.index} ({record.cloud} {record.id}) died: {reason}"
+            append_event(self.folder.events, "cloud", "machine_died", self.last_death, index=record.index, id=record.id)
 
     def _find_reason(self, record: MachineRecord) -> str:
         try:

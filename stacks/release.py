@@ -5,8 +5,7 @@ revoke the lease -> end what a killed run left -> destroy the stack -> else swee
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,16 @@ from providers.open_clouds import CONSOLES, choose_waits, open_clouds
 from providers.sweep import release_lease
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
-from schemas.files import hold_lock
+from stacks.batch_stop import stop_dispatcher
 from stacks.plan import RELEASE_DEADLINE_S, load_plan
 from stacks.run_folder import RunFolder
 from stacks.run_processes import end_leftovers
+from stacks.run_status import read_progress
 from stacks.stack import Stack, StackCall
 
 _REVOKE_TIMEOUT_S = 150.0
 # Revocation, the wait until listings count, the sweep itself, and Pulumi around them.
-_DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 600
-_LOCK_FILE = "release.lock"
+DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 600
 Notice = Callable[[str], None]
 
 
@@ -53,33 +52,27 @@ def release_run(
     force: sweep by the lease alone, without Pulumi's lock and state, then forget the stack.
     """
     try:
-        with _hold_turn(folder, force):
-            _revoke(folder)
-            left = end_leftovers(folder)
-            if left:
-                on_notice(f"ended {left} process(es) that a killed run had left")
-            if not force:
-                _destroy(folder, home, environment, keep_stack, on_call, on_notice)
-            if not is_proven(folder):
-                _sweep(folder)
-                _forget(folder, home, environment, on_notice)
+        _revoke(folder)
+        left = end_leftovers(folder)
+        if left:
+            on_notice(f"ended {left} process(es) that a killed run had left")
+        if not force:
+            _destroy(folder, home, environment, keep_stack, on_call, on_notice)
+        if not is_proven(folder):
+            _sweep(folder)
+            _forget(folder, home, environment, on_notice)
+        _stop_stray_dispatcher(folder)
     except LeaseholdError as error:
         append_event(folder.events, "release", "release_failed", str(error))
         return ReleaseOutcome(verified=False, message=str(error))
     return ReleaseOutcome(verified=True)
 
 
-@contextlib.contextmanager
-def _hold_turn(folder: RunFolder, force: bool) -> Iterator[None]:
-    """One release of a run at a time, so that the second finds a proof instead of a lock; force waits for nobody."""
-    with contextlib.ExitStack() as stack:
-        try:
-            timeout_s = 0.5 if force else _DESTROY_TIMEOUT_S
-            stack.enter_context(hold_lock(folder.root / _LOCK_FILE, exclusive=True, timeout_s=timeout_s))
-        except LeaseholdError:
-            if not force:
-                raise
-        yield
+def _stop_stray_dispatcher(folder: RunFolder) -> None:
+    """A dispatcher that the stack does not know, since its start was cut off, would wait for machines until the deadline."""
+    progress = read_progress(folder)
+    if progress is None or progress.state in ("waiting", "running", "draining"):
+        stop_dispatcher(folder, None)
 
 
 def _revoke(folder: RunFolder) -> None:
@@ -112,7 +105,7 @@ def _destroy(
             return
         call = stack.start_destroy(remove=not keep_stack)
         on_call(call)
-        code = call.wait(_DESTROY_TIMEOUT_S)
+        code = call.wait(DESTROY_TIMEOUT_S)
         if code != 0:
             # Also when it was killed: its language host and providers outlive it.
             call.end()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.errors import CancelledError, ReleaseError
+from schemas.errors import CancelledError, CloudError, EngineError, ExpiredError, ReleaseError, RequestsFailed
 from schemas.events import append_event
 from schemas.files import replace_file
 from schemas.status import (
@@ -27,6 +27,15 @@ from stacks.ledger import LedgerEntry, read_joined, read_ledger, sum_usd
 from stacks.outcome import Outcome, choose_exit_code, judge_progress
 from stacks.run_folder import RunFolder
 
+_EXIT_CODES: dict[State, int] = {
+    "completed": 0,
+    "resource_failed": CloudError.exit_code,
+    "submit_failed": EngineError.exit_code,
+    "failed": RequestsFailed.exit_code,
+    "expired": ExpiredError.exit_code,
+    "cancelled": CancelledError.exit_code,
+}
+
 
 class StatusWriter:
     """The life cycle's hand on status.json; every change of state is an event too."""
@@ -42,7 +51,8 @@ class StatusWriter:
         if state == self.status.state:
             return
         self.status = msgspec.structs.replace(self.status, state=state, message=message)
-        append_event(self.folder.events, "planner", state, message or f"the run is {state}")
+        # The first line only: whoever follows reads the whole message once more in the summary.
+        append_event(self.folder.events, "planner", state, message.split("\n", 1)[0] or f"the run is {state}")
         self.refresh()
 
     def refresh(self) -> Status:
@@ -91,15 +101,28 @@ def end_for_dead_lifecycle(folder: RunFolder, *, verified: bool, message: str) -
     writer = StatusWriter(folder, before.job, before.request_counts.total)
     writer.status = before
     released: Released = "verified" if verified else "unverified"
-    if is_over(before):
-        code = ReleaseError.exit_code if not verified else before.exit_code
-        words = before.message.split("\n", 1)[0] if verified else f"{before.message}\n{message}"
-        return writer.end(before.state, released, code or 0, words)
+    outcome = _judge_before(before) if is_over(before) else _judge_dead(folder)
+    words = outcome.message if verified or not message else f"{outcome.message}\n{message}"
+    return writer.end(outcome.state, released, choose_exit_code(outcome, released=verified), words)
+
+
+def _judge_before(status: Status) -> Outcome:
+    """What was said before; where only the release was missing, the code that the run would have had without that."""
+    code = status.exit_code if status.exit_code is not None else 0
+    if code == ReleaseError.exit_code:
+        has_failures = status.state == "completed" and status.request_counts.failed > 0
+        code = RequestsFailed.exit_code if has_failures else _EXIT_CODES[status.state]
+    return Outcome(state=status.state, exit_code=code, message=status.message.split("\n", 1)[0])
+
+
+def _judge_dead(folder: RunFolder) -> Outcome:
     progress = read_progress(folder)
     outcome = judge_progress(progress) if progress is not None else None
-    outcome = outcome or Outcome(state="cancelled", exit_code=CancelledError.exit_code, message="released")
-    words = f"{outcome.message} (its life cycle died before its end){f'{chr(10)}{message}' if message else ''}"
-    return writer.end(outcome.state, released, choose_exit_code(outcome, released=verified), words)
+    if outcome is None:
+        outcome = Outcome(state="cancelled", exit_code=CancelledError.exit_code, message="released")
+    if not folder.lifecycle.exists():
+        return outcome
+    return msgspec.structs.replace(outcome, message=f"{outcome.message} (its life cycle died before its end)")
 
 
 def _merge(status: Status, folder: RunFolder) -> Status:

@@ -307,7 +307,9 @@ def _read_failures(event_log: Path) -> Iterator[ResourceFailure]:
     failed: dict[str, tuple[str, str]] = {}
     for event in _read_engine_events(event_log):
         if (diagnostic := event.get("diagnosticEvent")) and diagnostic.get("severity") == "error":
-            messages[diagnostic.get("urn", "")] = diagnostic.get("message", "")
+            urn = diagnostic.get("urn", "")
+            # After the program's own error Pulumi says once more, in general words, that the program failed.
+            messages[urn] = diagnostic.get("message", "") if urn else messages.get(urn) or diagnostic.get("message", "")
         if failure := event.get("resOpFailedEvent"):
             metadata = failure.get("metadata", {})
             failed[metadata.get("urn", "")] = (metadata.get("type", ""), metadata.get("op", ""))

@@ -26,6 +26,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def report_problems(jobs: Sequence[Path], *, as_json: bool) -> int:
     """Check every job; 0 when all are good, else 2."""
+    if not jobs:
+        raise SpecError("name at least one job", fix="./inv validate jobs/demo.yaml")
     reports = [_check(job) for job in jobs]
     if as_json:
         print_data(reports)

@@ -136,6 +136,31 @@ def test_a_provider_killed_in_mid_boot_costs_no_machine(workshop: Workshop) -> N
     workshop.wait_until_nothing_is_left()
 
 
+def test_what_a_killed_life_cycle_left_at_work_is_ended_so_that_destroy_can_do_the_release(workshop: Workshop) -> None:
+    workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "left", LEASEHOLD_LOCAL_FAULT="hang@1")
+    workshop.wait_for_answers("left", 1)
+    kill(workshop, "life cycle")
+    assert [each for each in workshop.ours() if is_victim("pulumi", read_words(each))]
+
+    told = release(workshop, "left")
+
+    assert "that a killed run had left" in told
+    assert "sweeping the clouds directly" not in told
+    assert not list((workshop.home / "state").rglob("left.json"))
+    workshop.wait_until_nothing_is_left(timeout_s=5)
+
+
+def test_a_command_plugin_killed_as_it_starts_the_dispatcher_leaves_none(workshop: Workshop) -> None:
+    run = workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "plug", LEASEHOLD_LOCAL_FAULT="delay=3")
+    workshop.wait_for("the manifest", (workshop.run_dir("plug") / "manifest.json").exists)
+
+    kill(workshop, "plugin")
+
+    assert run.wait(60) in (0, 4, 6)
+    assert workshop.status("plug")["released"] == "verified"
+    workshop.wait_until_nothing_is_left()
+
+
 @pytest.mark.parametrize("moment", ["lease_revoked", "machine_gone"])
 def test_a_life_cycle_killed_while_it_releases_is_finished_by_release(workshop: Workshop, moment: str) -> None:
     workshop.start("run", str(workshop.write_job()), "--run", "halfway")

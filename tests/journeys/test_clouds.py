@@ -99,7 +99,6 @@ def test_no_secret_is_to_be_seen_anywhere(clouds: EmulatedClouds) -> None:
     clouds.running["runpod"].set_stock(RUNPOD_H100, "US-KS-2", 1, tier="SECURE")
     # Both at the same time, and a batch that lasts until both work.
     clouds.running["runpod"].set_fault("ssh_after_s", 60)
-    clouds.running["lambda"].set_fault("active_after_s", 60)
     job = clouds.write_job(
         "discreet",
         [IN_KANSAS, IN_CALIFORNIA],
@@ -280,7 +279,7 @@ def test_a_create_whose_answer_is_lost_is_adopted_and_made_once(
 
 def test_machines_boot_at_the_same_time_and_one_that_hangs_holds_back_none(clouds: EmulatedClouds) -> None:
     clouds.open("runpod")
-    boot_s = 6.0
+    boot_s = 5.0
     emulator = clouds.running["runpod"]
     emulator.set_fault("ssh_after_s", boot_s * clouds.speed)
     emulator.set_fault("ssh_never", match="-6x")

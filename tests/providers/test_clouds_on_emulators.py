@@ -378,7 +378,8 @@ def test_a_429_of_any_shape_is_waited_out(body: str, tmp_path: Path) -> None:
 def test_the_pace_of_lambda_is_kept_so_that_it_never_has_to_say_429(tmp_path: Path) -> None:
     with open_bench("lambda", tmp_path, speed=20.0) as bench:
         bench.cloud = bench.make_cloud(LEASEHOLD_EMULATOR_PACE="20")
-        bench.emulator.set_fault("request_burst", 1)
+        # Not 1: a busy computer brings two requests closer together than they were sent.
+        bench.emulator.set_fault("request_burst", 2)
         for index in range(3):
             bench.launch(index)
         for _ in range(5):

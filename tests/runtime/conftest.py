@@ -155,9 +155,12 @@ class Engines:
 
     def add(self, **options: Any) -> StubEngine:
         engine = StubEngine(**options)
-        self.do(engine.start())
-        self._engines.append(engine)
+        self.start(engine)
         return engine
+
+    def start(self, engine: StubEngine, *, path: Path | None = None) -> None:
+        self.do(engine.start(path=path))
+        self._engines.append(engine)
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE_S)

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import runtime.membership
 import runtime.replica
 import runtime.request_queue
+from runtime.fast_http import FastTransport
 from runtime.manifest import DispatchOptions
+from runtime.replica import Link
+from runtime.transport import Transport
 from tests.runtime.conftest import Bench, Engines, make_line
-from tests.runtime.stub_engine import NUMBER
+from tests.runtime.stub_engine import NUMBER, StubEngine
 
-pytestmark = pytest.mark.wire
+DEFAULT_WAY = "tcp"
+pytestmark = [pytest.mark.wire, pytest.mark.usefixtures("way")]
+over_every_way = pytest.mark.parametrize("way", ["tcp", "unix", "aiohttp"], indirect=True)
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, engines: Engines, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How requests reach the engines: our own HTTP over TCP or unix sockets (as through a tunnel), or aiohttp."""
+    way = str(getattr(request, "param", DEFAULT_WAY))
+    if way == "aiohttp":
+        monkeypatch.setattr(runtime.membership, "_open_transport", Transport)
+    elif way == "unix":
+
+        def add(**options: Any) -> StubEngine:
+            path = bench.sockets / f"{len(list(bench.sockets.iterdir()))}.sock"
+            engine = StubEngine(**options)
+            engines.start(engine, path=path)
+            engine.base_url = f"http://{path.stem}"
+            return engine
+
+        def open_socket(base_url: str, **options: Any) -> Link:
+            name = base_url.removeprefix("http://").removesuffix("/v1")
+            return FastTransport(base_url, socket_path=Path(bench.sockets / f"{name}.sock"), **options)
+
+        monkeypatch.setattr(engines, "add", add)
+        monkeypatch.setattr(runtime.membership, "_open_transport", open_socket)
+    return way
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +53,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.request_queue, "RETRY_CAP_S", 0.05)
 
 
+@over_every_way
 def test_answers_bodies_byte_for_byte_in_openai_shape(bench: Bench, engines: Engines) -> None:
     engine = engines.add()
     body = (
@@ -58,6 +90,7 @@ FAULTS: list[tuple[str, list[str], int]] = [
 ]
 
 
+@over_every_way
 @pytest.mark.parametrize(("faults", "tries"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
 def test_a_request_is_answered_in_spite_of(bench: Bench, engines: Engines, faults: list[str], tries: int) -> None:
     engine = engines.add()
@@ -101,6 +134,7 @@ EXHAUSTED: list[tuple[str, str | None, int | None]] = [
 ]
 
 
+@over_every_way
 @pytest.mark.parametrize(("fault", "code", "status"), EXHAUSTED)
 def test_a_request_that_never_works_is_given_up_after_max_retries(
     bench: Bench, engines: Engines, fault: str, code: str | None, status: int | None
@@ -117,6 +151,7 @@ def test_a_request_that_never_works_is_given_up_after_max_retries(
     assert engine.tries["run-1-00000001"] == 3
 
 
+@over_every_way
 def test_a_soup_of_faults_loses_nothing_and_repeats_nothing(bench: Bench, engines: Engines) -> None:
     kinds = ["503", "reset", "close", "truncate", "garbage", "429:0.02", "500", "drip", "slow:0.1", "early", "closed"]
     first, second = engines.add(delay_s=0.002), engines.add(delay_s=0.004)
@@ -163,6 +198,7 @@ def test_one_retry_after_holds_back_all_requests(bench: Bench, engines: Engines)
     assert engine.requests <= 2 * len(ids)
 
 
+@over_every_way
 def test_a_fixed_deadline_ends_a_request_that_hangs(bench: Bench, engines: Engines) -> None:
     engine = engines.add()
     ids = bench.write_requests(3, lambda number: {0: ["stall"], 1: ["stall"] * 9}.get(number, []))
@@ -188,6 +224,7 @@ def test_an_engine_that_makes_no_token_is_given_up(
     assert stuck.aborted > 0
 
 
+@over_every_way
 def test_a_dead_replica_costs_no_attempts_and_no_requests(bench: Bench, engines: Engines) -> None:
     first, second = engines.add(delay_s=0.01), engines.add(delay_s=0.01)
     ids = bench.write_requests(300, lambda number: ["die:60"] if number == 60 else ())
@@ -219,6 +256,7 @@ def test_an_engine_that_answers_but_says_it_is_dead_gets_nothing_more(bench: Ben
     assert sick.requests == 0
 
 
+@over_every_way
 def test_a_line_that_kills_its_engine_is_found_and_all_others_are_done(bench: Bench, engines: Engines) -> None:
     engine = engines.add(delay_s=0.005)
     ids = bench.write_requests(150, lambda number: ["die:0.2"] * 9 if number == 70 else ())
@@ -257,6 +295,7 @@ def test_the_key_is_sent_as_bearer(bench: Bench, engines: Engines) -> None:
     assert bench.run(engine.base_url + "/v1", engine_key_file=str(key_file)).output.keys() == ids
 
 
+@over_every_way
 def test_a_slow_request_is_tried_on_an_idle_replica_at_the_end(bench: Bench, engines: Engines) -> None:
     engines_two = [engines.add(delay_s=0.02), engines.add(delay_s=0.02)]
     ids = bench.write_requests(100, lambda number: ["slow:15"] if number == 95 else ())
@@ -269,6 +308,7 @@ def test_a_slow_request_is_tried_on_an_idle_replica_at_the_end(bench: Bench, eng
     assert results.progress.redone == 1
 
 
+@over_every_way
 def test_connections_are_used_again(bench: Bench, engines: Engines) -> None:
     engine = engines.add(delay_s=0.002)
     bench.write_requests(500)

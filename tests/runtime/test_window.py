@@ -141,6 +141,24 @@ def test_requests_that_do_not_reach_the_engine_do_not_make_it_grow() -> None:
     assert window.size == START_SIZE
 
 
+@pytest.mark.parametrize(("answers_per_request_s", "grows"), [(10.0, True), (0.0, False)])
+def test_in_front_of_the_engine_it_grows_only_where_that_brings_answers_faster(
+    answers_per_request_s: float, grows: bool
+) -> None:
+    """Either a long way to the engine (each request more brings as much more), or a busy process in front of it."""
+    window = Window()
+    now = 0.0
+    for _ in range(40):
+        window.on_load(EngineLoad(running=2, waiting=0), in_flight=window.size)
+        rate = window.size * answers_per_request_s or 300.0
+        for _ in range(int(rate * 0.25)):
+            now += 1 / rate
+            window.on_answer(now=now, in_flight=window.size)
+
+    assert (window.size > 20 * START_SIZE) is grows
+    assert window.size <= 2 * START_SIZE or grows
+
+
 def test_an_idle_window_does_not_grow() -> None:
     window = Window()
 

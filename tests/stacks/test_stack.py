@@ -119,6 +119,14 @@ def test_an_error_of_the_program_alone_is_told(bin_folder: Path) -> None:
     assert [(each.name, each.message) for each in found] == [("", "the plan cannot be read")]
 
 
+def test_pulumis_general_words_do_not_replace_the_programs_own(bin_folder: Path) -> None:
+    general = make_error("", "an unhandled error occurred: program exited with non-zero exit code: 1\n")
+
+    found = find_failures(bin_folder, make_error("", "HF_TOKEN is not set\n  export HF_TOKEN=...\n"), general)
+
+    assert [each.message for each in found] == ["HF_TOKEN is not set\n  export HF_TOKEN=..."]
+
+
 def test_warnings_and_torn_lines_are_no_failures(bin_folder: Path) -> None:
     call = call_pulumi(bin_folder, "exit 0", make_error(MACHINE, "slow", "warning"), make_error("", "x", "debug"))
     with call.event_log.open("a") as file:

@@ -38,10 +38,13 @@ def find_free_port() -> int:
 
 
 def ask_engine(port: int, key: str) -> httpx.Response | None:
+    """Its answer; None while it is not there, or still loads its model."""
+    url, headers = f"http://127.0.0.1:{port}/v1/models", {"Authorization": f"Bearer {key}"}
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=2)
+        answer = httpx.get(url, headers=headers, timeout=2)
     except httpx.TransportError:
         return None
+    return None if answer.status_code == 503 else answer
 
 
 @pytest.fixture
