@@ -132,3 +132,11 @@ class BillingCloud(Protocol):
 
     def billed_usd(self, id: str, *, start: float, end: float) -> float | None:
         """USD billed for that machine between two times in seconds since 1970; None when it does not say (yet)."""
+
+
+@runtime_checkable
+class TimedCloud(Protocol):
+    """A cloud that tells the time, so that reap does not trust a wrong clock of ours."""
+
+    def server_time(self) -> float | None:
+        """The cloud's own time now in seconds since 1970; None when it did not say."""

@@ -5,6 +5,7 @@ Each cloud's file makes one with its own CloudApi. No text of an error holds a h
 
 from __future__ import annotations
 
+import email.utils
 import importlib.metadata
 import random
 from collections.abc import Callable, Collection, Mapping
@@ -108,6 +109,7 @@ class HttpClient:
         self._request_timeout_s = request_timeout_s
         self._jitter = jitter
         self._http = _open_http(api, transport)
+        self.server_time: float | None = None
 
     def call(
         self,
@@ -272,6 +274,7 @@ class HttpClient:
                 if self._clock.monotonic() > call.deadline:
                     raise _AnswerLost("the answer did not end in time")
             headers = {name.lower(): value for name, value in response.headers.items()}
+            self.server_time = read_date(headers.get("date", "")) or self.server_time
             return make_reply(response.status_code, headers, bytes(body))
 
     def _raise(self, call: _Call, attempt: _Try) -> NoReturn:
@@ -307,6 +310,14 @@ def read_version() -> str:
         return importlib.metadata.version("leasehold")
     except importlib.metadata.PackageNotFoundError:
         return "0"
+
+
+def read_date(header: str) -> float | None:
+    """An HTTP date as seconds since 1970, None for anything else."""
+    try:
+        return email.utils.parsedate_to_datetime(header).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _open_http(api: CloudApi, transport: Transport | None) -> httpx.Client:

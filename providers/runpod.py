@@ -102,6 +102,11 @@ class RunPod:
     def list_ours(self, prefix: str) -> Sequence[MachineState]:
         return [pod for pod in self._list() if pod.name.startswith(prefix)]
 
+    def server_time(self) -> float | None:
+        """The API's own clock, from the answer to a listing."""
+        list(self._list())
+        return self._client.server_time
+
     def logs(self, id: str) -> str:
         path = f"/pods/{quote(id, safe='')}/logs"
         lines = self._client.read_lines("read a pod's log", path, {"tail": "500"}, idle_s=self._log_idle_s)
