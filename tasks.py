@@ -78,11 +78,11 @@ def offers(
 
 
 @task(help={"job": "the job file", "limit": "only the first so many lines", "json": _JSON})
-def plan(_context: Context, job: str, limit: int = 0, json: bool = False) -> None:
+def plan(_context: Context, job: str, limit: str = "", json: bool = False) -> None:
     """Show offers, cost and limits of a job; spends nothing."""
-    from stacks.running import show_plan
+    from stacks.running import parse_limit, show_plan
 
-    show_plan(Path(job), line_limit=limit, as_json=json)
+    show_plan(Path(job), line_limit=parse_limit(limit), as_json=json)
 
 
 @task(
@@ -102,7 +102,7 @@ def run(
     _context: Context,
     job: list[str],
     run: str = "",
-    limit: int = 0,
+    limit: str = "",
     yes: bool = False,
     detach: bool = False,
     foreground: bool = False,
@@ -110,12 +110,12 @@ def run(
     json: bool = False,
 ) -> None:
     """Run a job: rent machines, answer every request, give the machines back, prove it."""
-    from stacks.running import pick_one_job, run_job
+    from stacks.running import parse_limit, pick_one_job, run_job
 
     code = run_job(
         pick_one_job(job),
         run=run,
-        line_limit=limit,
+        line_limit=parse_limit(limit),
         confirm=not yes,
         detach=detach,
         foreground=foreground,
@@ -327,3 +327,17 @@ def check(_context: Context, fix: bool = False) -> None:
     from toolchain.checks import run_checks
 
     sys.exit(run_checks(fix=fix))
+
+
+@task(
+    help={
+        "full": "5 rounds of 100,000 requests instead of 3 of 20,000",
+        "gates": "what the dispatcher promises (knees, kills, uneven machines, memory) instead of the comparison",
+        "output": "the JSON file for the figures",
+    }
+)
+def bench(_context: Context, full: bool = False, gates: bool = False, output: str = "") -> None:
+    """Measure the dispatcher beside the clients that people write by hand, against a stub engine."""
+    from toolchain.checks import run_bench
+
+    sys.exit(run_bench(full=full, gates=gates, output=output))

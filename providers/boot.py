@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,13 @@ from providers.clock import Clock, OnEvent
 from providers.cloud import Cloud, Endpoint, MachineState
 from providers.intents import record_seen
 from providers.lease import is_open
-from providers.ssh_probe import probe_ssh
+from providers.ssh_probe import ProbeResult, probe_ssh
 from schemas.errors import CancelledError, CloudError, MachineFailed
 from schemas.ssh import SshTarget, write_known_hosts
 
 _WRONG_KEYS_UNTIL_REFUSAL = 3
 _SILENCE_S = 30.0
+Probe = Callable[[SshTarget], ProbeResult]
 
 
 class BootLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,7 @@ class _Boot:
         limits: BootLimits,
         clock: Clock,
         on_event: OnEvent,
+        probe: Probe,
     ) -> None:
         self.run_dir = run_dir
         self.on_event = on_event
@@ -47,6 +50,7 @@ class _Boot:
         self.target = target
         self.limits = limits
         self.clock = clock
+        self.probe = probe
         self.started = clock.monotonic()
         self.seen = False
         self.wrong_keys = 0
@@ -105,7 +109,7 @@ class _Boot:
 
     def _answers(self, endpoint: Endpoint) -> bool:
         target = msgspec.structs.replace(self.target, host=endpoint.host, port=endpoint.port, user=endpoint.user)
-        result = probe_ssh(target)
+        result = self.probe(target)
         self.waits_for = f"SSH at {endpoint.host}:{endpoint.port} ({result.detail or 'no answer'})"
         self.wrong_keys = self.wrong_keys + 1 if result.outcome == "wrong_key" else 0
         if self.wrong_keys >= _WRONG_KEYS_UNTIL_REFUSAL:
@@ -128,6 +132,7 @@ def wait_until_ssh_answers(
     limits: BootLimits,
     clock: Clock,
     on_event: OnEvent,
+    probe: Probe = probe_ssh,
 ) -> Endpoint:
     """Wait until SSH answers with the pinned host key; raises MachineFailed with the boot log, or CancelledError.
 
@@ -138,7 +143,7 @@ def wait_until_ssh_answers(
     target = SshTarget(
         host="", port=0, user="", key_file=str(run_dir / "id_ed25519"), known_hosts_file=str(known_hosts), alias=alias
     )
-    boot = _Boot(run_dir, cloud, machine_id, target, limits, clock, on_event)
+    boot = _Boot(run_dir, cloud, machine_id, target, limits, clock, on_event, probe)
     try:
         endpoint = _poll(boot)
     except MachineFailed as error:

@@ -118,7 +118,11 @@ def _read_key(manifest: Manifest) -> str:
     if not manifest.engine_key_file:
         return ""
     try:
-        return Path(manifest.engine_key_file).read_text(encoding="ascii").strip()
+        key = Path(manifest.engine_key_file).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         fix = "Restore the file, or start a new run."
         raise SpecError(f"cannot read the engines' key: {error}", where=manifest.engine_key_file, fix=fix) from error
+    if not key.isprintable():  # it becomes part of a header
+        text = "this is no key: it has more than one line or other control characters"
+        raise SpecError(text, where=manifest.engine_key_file, fix="Write one line with the key.")
+    return key

@@ -94,7 +94,9 @@ class Membership:
         )
         socket_path = folder / f"{record.index}.sock"
         tunnel = Tunnel(target, socket_path=socket_path, engine_port=record.engine_port)
-        transport = FastTransport("http://engine", endpoint=self._manifest.endpoint, key=self._key, socket_path=socket_path)
+        transport = FastTransport(
+            "http://engine", endpoint=self._manifest.endpoint, key=self._key, socket_path=socket_path
+        )
         return Replica(
             record.name,
             record.index,

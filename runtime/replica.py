@@ -152,12 +152,18 @@ class Replica:
             self.token_times.add(spent_s / tokens.output)
         self._heard_at = now
         self._busy.reset()
-        self.window.on_answer(now=now, in_flight=self.in_flight)
+        self._steer_by_answers(now)
 
     def on_refusal(self, flight: Flight) -> None:
         self.failed += 1
         self._heard_at = self._loop.time()
-        self.window.on_answer(now=self._heard_at, in_flight=self.in_flight)
+        self._steer_by_answers(self._heard_at)
+
+    def _steer_by_answers(self, now: float) -> None:
+        before = self.window.size
+        self.window.on_answer(now=now, in_flight=self.in_flight)
+        if self.window.size > before:
+            self._loop.call_soon(self.pump)
 
     def on_busy(self, flight: Flight, *, retry_after_s: float) -> None:
         """Turned away: one cut and one pause for all that were in flight together."""

@@ -9,7 +9,7 @@ from runtime.engine_load import EngineLoad
 
 START_SIZE = 32
 LARGEST_SIZE = 2048
-QUEUE_SHARE = 0.06  # what the engine should have waiting, as a share of what it runs
+QUEUE_SHARE = 0.07  # what the engine should have waiting, as a share of what it runs
 FULL_CACHE = 0.95
 BUSY_FACTOR = 0.7
 _IDLE_POLLS = 4

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pulumi
 
-from schemas.errors import LeaseholdError
+from providers.lease import LEASE_FILE
+from schemas.errors import LeaseholdError, SpecError
 from stacks.plan import Plan, load_plan, save_plan
 from stacks.planning import draw_up_plan
 from stacks.program import declare_stack
+from stacks.release import is_proven
 from stacks.run_folder import PROJECT, RunFolder, get_home, open_run
 from stacks.stack import LIFECYCLE_MARK
 
@@ -25,6 +27,7 @@ def main() -> None:
 def _get_plan(config: pulumi.Config, folder: RunFolder) -> Plan:
     """The saved plan; before there is one, a preview makes it in memory and an update saves it."""
     if folder.plan.exists():
+        _refuse_ended(folder)
         return load_plan(folder.plan)
     job = PROJECT / Path(config.require("job"))
     plan = draw_up_plan(job, run=folder.run, line_limit=config.get_int("limit") or 0)
@@ -32,6 +35,15 @@ def _get_plan(config: pulumi.Config, folder: RunFolder) -> Plan:
         return plan
     folder.make()
     return save_plan(plan, folder.plan)
+
+
+def _refuse_ended(folder: RunFolder) -> None:
+    """A name works once: the plan and the results of a run that was released stay what they are."""
+    if (folder.root / LEASE_FILE).exists() and is_proven(folder):
+        raise SpecError(
+            f"the run {folder.run} has ended and was released; its plan and results are in {folder.root}",
+            fix="Choose another stack name: pulumi stack init ...",
+        )
 
 
 try:

@@ -20,3 +20,6 @@ def collect_results(folder: RunFolder, job: Job) -> None:
             half = target / f".{source.name}.new"
             shutil.copyfile(source, half)
             half.replace(target / source.name)
+        else:
+            # What an earlier run left there would be taken for this run's.
+            (target / source.name).unlink(missing_ok=True)

@@ -30,10 +30,10 @@ mkdir -m 700 -p {_quote(socket_dir)}
 """
 
 
-def render_dispatch_stop(folder: RunFolder, python: str) -> str:
-    """Stop the dispatcher and keep what it has finished; never fails."""
+def render_dispatch_stop(folder: RunFolder, socket_dir: str, python: str) -> str:
+    """Stop the dispatcher, keep what it has finished, remove its sockets; never fails."""
     stop = f"{_quote(python)} -m runtime.dispatcher --stop {_quote(folder.manifest)} --timeout 20"
-    return f"[ ! -x {_quote(python)} ] || {stop} >/dev/null 2>&1 || true\n"
+    return f"[ ! -x {_quote(python)} ] || {stop} >/dev/null 2>&1 || true\nrm -rf {_quote(socket_dir)} || true\n"
 
 
 def render_join(folder: RunFolder, index: int) -> str:

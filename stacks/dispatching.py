@@ -32,7 +32,18 @@ def dispatch_to_servers(
         raise SpecError("dispatch needs at least one --base-url", fix="--base-url http://127.0.0.1:8000")
     report = check_input(input_file, endpoint=endpoint, model="")
     report.raise_if_bad()
-    output.mkdir(parents=True, exist_ok=True)
+    if key_file and not Path(key_file).is_file():
+        raise SpecError("there is no such key file", where=key_file, fix="Write the servers' API key into it.")
+    for url in base_urls:
+        if not url.startswith(("http://", "https://")):
+            raise SpecError(
+                f"{url!r} is no address of a server", where="--base-url", fix="--base-url http://127.0.0.1:8000"
+            )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "Name a folder that can be written."
+        raise SpecError(f"cannot make the folder: {error.strerror}", where=str(output), fix=fix) from error
     manifest = Manifest(
         run=f"dispatch-{output.name}"[:40],
         input=str(input_file.absolute()),
@@ -46,6 +57,9 @@ def dispatch_to_servers(
     )
     path = output / "manifest.json"
     replace_file(path, msgspec.json.encode(manifest))
+    WORDS.print(
+        f"{report.lines:,} requests to {', '.join(base_urls)}; its log goes to stderr, Ctrl-C stops it", style="dim"
+    )
     code = subprocess.call([sys.executable, "-m", "runtime.dispatcher", str(path.absolute())])
     return _tell_end(output, code)
 
@@ -55,7 +69,11 @@ def _tell_end(output: Path, code: int) -> int:
         progress = msgspec.json.decode((output / "progress.json").read_bytes(), type=Progress)
     except (OSError, msgspec.MsgspecError) as error:
         raise LeaseholdError(f"the dispatcher ended with exit code {code}", where=str(output)) from error
+    if code == SpecError.exit_code:
+        return code
     outcome = judge_progress(progress)
+    if code and (outcome is None or outcome.exit_code == 0):
+        raise LeaseholdError(f"the dispatcher ended with exit code {code}", where=str(output))
     if outcome is None:
         WORDS.print(f"stopped before the end; the same command goes on ({output})")
         return code or 130

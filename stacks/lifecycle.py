@@ -206,8 +206,11 @@ class Lifecycle:
     def _end(self, outcome: Outcome, released: bool) -> int:
         code = choose_exit_code(outcome, released=released)
         message = outcome.message if released else f"{outcome.message}\n{self.release_message}"
-        with self._suppress_and_log():
+        try:
             collect_results(self.folder, self.plan.job)
+        except OSError as error:
+            copy = f"./inv results {self.folder.run} --output DIR"
+            message += f"\nthe results could not be copied to {self.plan.job.output} ({error.strerror}): {copy}"
         with self._suppress_and_log():
             save_receipt(self.folder, make_receipt(self.folder, self.plan, time.time()))
         status = self.writer.end(outcome.state, "verified" if released else "unverified", code, message)

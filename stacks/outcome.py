@@ -49,7 +49,7 @@ def judge_stop(reason: StopReason, progress: Progress | None, *, interrupted: bo
     kept = f"; {counts.completed:,} of {counts.total:,} answers are kept" if counts else ""
     if reason == "batch_cancelled":
         code = Interrupted.exit_code if interrupted else CancelledError.exit_code
-        return Outcome(state="cancelled", exit_code=code, message=f"cancelled{kept}")
+        return Outcome(state="cancelled", exit_code=code, message=f"stopped by the user{kept}")
     what = "the time of the lease is used up" if reason == "batch_expired" else "limits.max_usd is used up"
     return Outcome(state="expired", exit_code=ExpiredError.exit_code, message=f"{what}{kept}")
 

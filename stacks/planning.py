@@ -32,9 +32,24 @@ def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0, on_notice: No
     on_notice hears one sentence about every candidate that is left out because its cloud did not answer.
     """
     loaded = load_job(job_file)
+    refuse_bad_output(loaded.job)
     report = check_job_input(loaded, line_limit)
     report.raise_if_bad()
     return plan_work(loaded, summarize(report), run=run, line_limit=line_limit, on_notice=on_notice)
+
+
+def refuse_bad_output(job: Job) -> None:
+    """Raise SpecError for an output folder that cannot be written, or where the results would replace the input."""
+    if not job.output:
+        return
+    output = Path(job.output)
+    if Path(job.input).resolve() in [(output / name).resolve() for name in ("output.jsonl", "error.jsonl")]:
+        raise SpecError(
+            "the results would be written over the input", where=job.source, fix="Give output: another folder."
+        )
+    there = next(each for each in (output, *output.parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise SpecError(f"output: {output} cannot be written", where=job.source, fix="Give output: another folder.")
 
 
 def plan_work(

@@ -84,7 +84,7 @@ def _declare_dispatch(plan: Plan, folder: RunFolder, lease: Lease) -> local.Comm
     return local.Command(
         "dispatch",
         create=render_dispatch_start(folder, manifest.socket_dir, sys.executable),
-        delete=render_dispatch_stop(folder, sys.executable),
+        delete=render_dispatch_stop(folder, manifest.socket_dir, sys.executable),
         stdin=msgspec.json.encode(manifest).decode(),
         opts=pulumi.ResourceOptions(depends_on=[lease], delete_before_replace=True),
     )

@@ -15,6 +15,7 @@ from stacks.console import print_data, print_table, print_text
 from stacks.display import render_receipt, render_runs
 from stacks.ledger import read_joined
 from stacks.receipt import load_receipt
+from stacks.release import is_proven
 from stacks.run_folder import RunFolder, find_run, get_home, list_runs
 from stacks.run_processes import is_lifecycle_alive
 from stacks.run_status import is_over, read_progress, read_status
@@ -44,7 +45,14 @@ def _read_any_status(folder: RunFolder) -> Status:
     if progress is None:
         return Status(run=folder.run, job=folder.run, state="queued", message="no status has been written yet")
     state: State = "completed" if progress.state == "finished" else "in_progress"
-    return Status(run=folder.run, job=folder.run, state=state, request_counts=progress.request_counts)
+    return Status(
+        run=folder.run,
+        job=folder.run,
+        state=state,
+        released="verified" if is_proven(folder) else "no",
+        request_counts=progress.request_counts,
+        usage=progress.usage,
+    )
 
 
 def _print_details(folder: RunFolder, status: Status) -> None:
@@ -55,7 +63,9 @@ def _print_details(folder: RunFolder, status: Status) -> None:
         )
     if status.message:
         print_text(f"  {status.message}")
-    if not is_over(status) and not is_lifecycle_alive(folder):
+    if not folder.lifecycle.exists():
+        print_text("  run by hand: pulumi up and pulumi destroy are its life cycle")
+    elif not is_over(status) and not is_lifecycle_alive(folder):
         print_text(f"  its life cycle is dead; free its machines: ./inv release {folder.run}")
 
 
@@ -84,10 +94,16 @@ def report_results(run: str, output: str) -> None:
     if not present:
         raise SpecError("this run has no results (yet)", where=folder.run, fix=f"./inv status {folder.run}")
     for path in present:
-        if output:
-            Path(output).mkdir(parents=True, exist_ok=True)
-            path = Path(shutil.copy2(path, output))
-        print_text(str(path))
+        print_text(str(_copy(path, Path(output)) if output else path))
+
+
+def _copy(path: Path, target: Path) -> Path:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy2(path, target))
+    except OSError as error:
+        fix = "Name a folder that can be written."
+        raise SpecError(f"cannot copy {path.name}: {error.strerror}", where=str(target), fix=fix) from error
 
 
 def report_receipt(run: str, *, as_json: bool) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from providers.clock import SystemClock
 from providers.cloud import Cloud, TimedCloud
 from providers.open_clouds import choose_waits, open_clouds
 from providers.reaper import GRACE_S, find_expired, reap
 from providers.registry import CLOUDS
-from schemas.errors import ReleaseError, SpecError
+from schemas.errors import CredentialError, ReleaseError, SpecError
 from stacks.console import WORDS, make_table, print_data, print_table
 
 
@@ -39,8 +39,12 @@ def report_leftovers(*, act: bool, cloud: str, as_json: bool) -> int:
     if as_json:
         print_data({"findings": findings, "reaped": reaped})
     else:
-        _print_findings(findings.expired, act)
-    return ReleaseError.exit_code if reaped is not None and reaped.left else 0
+        _print_findings(findings.expired, act, looked_at=[name for name in clouds if name not in findings.skipped])
+    if reaped is not None and reaped.left:
+        return ReleaseError.exit_code
+    # A schedule that can look at no account must not report that all is well.
+    rented = {name for name in clouds if name != "local"}
+    return CredentialError.exit_code if rented and rented <= set(findings.skipped) else 0
 
 
 def fetch_time(cloud: Cloud) -> float | None:
@@ -58,10 +62,10 @@ def _read_grace(environ: Mapping[str, str]) -> float:
         raise SpecError(f"{given!r} is no number", where="LEASEHOLD_REAP_GRACE_S", fix=fix) from error
 
 
-def _print_findings(expired: object, act: bool) -> None:
+def _print_findings(expired: object, act: bool, *, looked_at: Sequence[str]) -> None:
     leftovers = list(expired) if isinstance(expired, (list, tuple)) else []
     if not leftovers:
-        WORDS.print("nothing is past its lease", style="green")
+        WORDS.print(f"nothing is past its lease (looked at: {', '.join(looked_at) or 'no cloud'})", style="green")
         return
     table = make_table("cloud", "kind", "id", "name", "expired", "USD/h")
     for each in leftovers:

@@ -104,6 +104,13 @@ def _find_latest(runs: list[RunFolder]) -> RunFolder:
 
 def prepare_home(home: Path) -> None:
     """Make the home folder with its state folder and a generated passphrase for Pulumi's secrets."""
-    for folder in (home, home / "runs", home / "state", home / "stacks"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    create_file(home / "passphrase", os.urandom(24).hex().encode(), mode=0o600)
+    try:
+        for folder in (home, home / "runs", home / "state", home / "stacks"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_file(home / "passphrase", os.urandom(24).hex().encode(), mode=0o600)
+    except OSError as error:
+        raise SpecError(
+            f"the folder of runs and state cannot be written: {error.strerror}",
+            where=str(home),
+            fix="Give access to it, or point LEASEHOLD_HOME at another folder.",
+        ) from error

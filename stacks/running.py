@@ -33,6 +33,15 @@ def pick_one_job(jobs: Sequence[str]) -> Path:
     raise SpecError("several jobs in one command are not supported yet", fix="Run them one after the other.")
 
 
+def parse_limit(text: str) -> int:
+    """The number of lines that --limit names, 0 when it was left out; raises SpecError for what is no such number."""
+    if not text:
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise SpecError(f"--limit takes a number of lines from 1 on, not {text!r}", fix="Leave it out for all lines.")
+    return int(text)
+
+
 def run_job(
     job_file: Path,
     *,
@@ -45,6 +54,8 @@ def run_job(
     as_json: bool = False,
 ) -> int:
     """Plan, ask where money is spent, start, follow; the exit code is the run's."""
+    if detach and foreground:
+        raise SpecError("--detach and --foreground exclude each other", fix="Leave one of them out.")
     plan = prepare_run(job_file, run=run, line_limit=line_limit)
     return start_planned(
         plan, confirm=confirm, detach=detach, foreground=foreground, keep=keep, as_json=as_json, prepared=None
@@ -60,6 +71,7 @@ def start_planned(
         _ask_consent(plan)
     folder = launch_run(plan, os.environ, keep=keep, detached=not foreground, prepared=prepared)
     if detach:
+        WORDS.print(f"started; watch it: ./inv follow {folder.run}", style="dim")
         print_text(folder.run)
         return 0
     WORDS.print(f"run {folder.run} has started; its files are in {folder.root}", style="dim")
@@ -83,6 +95,9 @@ def follow_existing(run: str) -> int:
 def cancel_run(run: str) -> int:
     """Ask the life cycle to cancel, and wait until everything is released; 0 when it is."""
     folder = _find_live_run(run)
+    if is_over(read_status(folder)):
+        WORDS.print(f"{folder.run} has ended already; ./inv status {folder.run} says how")
+        return 0
     request_cancel(folder, "cancelled")
     status = follow_run(folder, WORDS, cancel_on_interrupt=False)
     _print_summary(folder, status)

@@ -14,7 +14,9 @@ def load_secret(reference: str, *, environ: Mapping[str, str], get_config: Calla
     if not reference:
         return ""
     if kind == "env":
-        return _require(environ.get(name, "").strip(), f"the environment variable {name} is not set", f"export {name}=...")
+        return _require(
+            environ.get(name, "").strip(), f"the environment variable {name} is not set", f"export {name}=..."
+        )
     if kind == "file":
         path = Path(name).expanduser()
         what = f"the secret's file {path} is missing, empty or no text"

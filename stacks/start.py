@@ -30,6 +30,8 @@ def make_run_id(job: str) -> str:
 
 def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
     """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one."""
+    if job_file.is_dir():
+        raise SpecError("this is a folder, not a job file", where=str(job_file), fix="./inv new writes one.")
     if not job_file.is_file():
         raise SpecError("there is no such job file", where=str(job_file), fix="./inv new writes one.")
     plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=tell_notice)

@@ -10,7 +10,7 @@ import msgspec
 from schemas.errors import Problem, SpecError
 from schemas.job import load_job
 from stacks.console import WORDS, print_data
-from stacks.planning import check_job_input
+from stacks.planning import check_job_input, refuse_bad_output
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +40,7 @@ def report_problems(jobs: Sequence[Path], *, as_json: bool) -> int:
 def _check(job: Path) -> Report:
     try:
         loaded = load_job(job)
+        refuse_bad_output(loaded.job)
         found = check_job_input(loaded)
     except SpecError as error:
         problems = error.problems or (Problem(file=error.where or str(job), message=error.what, fix=error.fix),)

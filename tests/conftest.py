@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes depends on what else this computer does.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 _MARKS_WITH_EFFECTS = ("wire", "engine", "chaos", "live")
 _CREDENTIALS = ("RUNPOD_", "LAMBDA_CLOUD_", "AWS_", "HF_TOKEN", "LEASEHOLD_SSH_KEY_FILE", "AIBRIX_")

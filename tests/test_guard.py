@@ -15,7 +15,9 @@ pytest_plugins = ["pytester"]
 PROBES = {
     "an address": "socket.create_connection(('192.0.2.1', 80), timeout=0.1)",
     "a name": "socket.getaddrinfo('example.invalid', 443)",
-    "an error that the code hides": "try:\n        socket.socket().connect(('192.0.2.1', 80))\n    except BaseException:\n        pass",
+    "an error that the code hides": (
+        "try:\n        socket.socket().connect(('192.0.2.1', 80))\n    except BaseException:\n        pass"
+    ),
 }
 
 

@@ -113,10 +113,11 @@ def _ask_venv_version() -> str | None:
 
 
 def _was_made_here() -> bool:
-    """Look at a script's first line: a venv that was copied or moved still names its old place there."""
+    """Look at a script's head: a venv that was copied or moved still names its old place there, in the first line or,
+    for a path with blanks or a long one, in the second."""
     try:
         with (_VENV / "bin" / "pip").open() as script:
-            return str(_VENV) in script.readline()
+            return str(_VENV) in script.read(4096)
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""Runs the project's own checks: ruff, mypy and pytest, as `./inv check` and `./inv test` do."""
+"""Runs the project's own checks: ruff, mypy, pytest and the benchmark, as `./inv check`, `./inv test` and `./inv bench` do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
+# Most tests wait for processes; a file stays with one worker, so that what its tests share is made once.
+_WORKERS = ["-n", "4", "--dist", "loadfile"]
 
 
 def run_tests(*, unit: bool, chaos: int, rest: str = "") -> int:
     """pytest over everything, or over the fast part; the exit code is pytest's."""
-    arguments = [sys.executable, "-m", "pytest", "-q", *shlex.split(rest)]
+    arguments = [sys.executable, "-m", "pytest", "-q", *_WORKERS, *shlex.split(rest)]
     if unit:
         arguments += ["-m", "not wire and not engine and not chaos and not live"]
     if chaos:
@@ -31,6 +33,16 @@ def run_checks(*, fix: bool) -> int:
         _run([sys.executable, "-m", "mypy"]),
     ]
     return next((code for code in codes if code), 0)
+
+
+def run_bench(*, full: bool, gates: bool, output: str) -> int:
+    """The dispatcher beside other clients, or its gates; tables on stdout, figures in a JSON file."""
+    arguments = [sys.executable, "-m", "benchmarks.gates" if gates else "benchmarks.side_by_side"]
+    if full:
+        arguments.append("--full")
+    if output:
+        arguments += ["--output", str(Path(output).resolve())]
+    return _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:

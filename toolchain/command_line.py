@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 import time
 import traceback
 from importlib import metadata
@@ -109,12 +110,18 @@ def _read_version() -> str:
 
 
 def _describe_crash(error: Exception) -> str:
-    home = Path(os.environ.get("LEASEHOLD_HOME") or ROOT / ".leasehold")
-    path = home / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(traceback.format_exception(error)))
-    path.chmod(0o600)
-    return f"inv: unexpected {type(error).__name__}: {error}\n  The details are in {path}."
+    head = f"inv: unexpected {type(error).__name__}: {error}"
+    details = "".join(traceback.format_exception(error))
+    name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for home in (Path(os.environ.get("LEASEHOLD_HOME") or ROOT / ".leasehold"), Path(tempfile.gettempdir())):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(details)
+            (home / name).chmod(0o600)
+        except OSError:
+            continue
+        return f"{head}\n  The details are in {home / name}."
+    return head
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -12,8 +12,9 @@ import pytest
 
 from tests.journeys.workshop import Workshop, end_hard
 
-DEFAULT_RUNS = 12
-_FIRST_SEED = random.SystemRandom().randrange(10**6)
+DEFAULT_RUNS = 6
+# New seeds each time, but the same ones in all workers of one run.
+_FIRST_SEED = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).randrange(10**6)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

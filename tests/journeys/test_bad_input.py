@@ -8,7 +8,7 @@ import pytest
 
 from tests.journeys.workshop import Workshop
 
-pytestmark = [pytest.mark.wire, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.wire, pytest.mark.timeout(300)]
 
 GOOD = """version: 1
 name: trial

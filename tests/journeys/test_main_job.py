@@ -8,7 +8,7 @@ import pytest
 
 from tests.journeys.workshop import Workshop
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def test_the_demo_answers_every_request_and_leaves_nothing_behind(workshop: Workshop) -> None:

@@ -13,7 +13,7 @@ import pytest
 from stacks.stack import prepare_project
 from tests.journeys.workshop import Workshop
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 Pulumi = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -38,7 +38,7 @@ class Workshop:
             MARK: self.mark,
         }
 
-    def inv(self, *arguments: str, timeout_s: float = 90, **more: str) -> subprocess.CompletedProcess[str]:
+    def inv(self, *arguments: str, timeout_s: float = 180, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [*COMMAND, *arguments],
@@ -88,7 +88,7 @@ class Workshop:
             return dict(json.loads((self.run_dir(run) / "progress.json").read_bytes()))
         return None
 
-    def wait_for(self, what: str, condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    def wait_for(self, what: str, condition: Callable[[], Any], timeout_s: float = 400) -> Any:
         """The first true value of a condition; fails the test when it does not come."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -98,14 +98,14 @@ class Workshop:
             time.sleep(0.05)
         raise AssertionError(f"waited {timeout_s:.0f} s for {what}")
 
-    def wait_for_answers(self, run: str, count: int, timeout_s: float = 60) -> None:
+    def wait_for_answers(self, run: str, count: int, timeout_s: float = 400) -> None:
         def enough() -> bool:
             progress = self.progress(run)
             return progress is not None and progress["request_counts"]["completed"] >= count
 
         self.wait_for(f"{count} answers", enough, timeout_s)
 
-    def wait_for_end(self, run: str, timeout_s: float = 60) -> dict[str, Any]:
+    def wait_for_end(self, run: str, timeout_s: float = 400) -> dict[str, Any]:
         self.wait_for("the end of the run", lambda: _is_over(self, run), timeout_s)
         return self.status(run)
 
@@ -129,7 +129,7 @@ class Workshop:
                     found.append(process)
         return found
 
-    def wait_until_nothing_is_left(self, timeout_s: float = 15) -> None:
+    def wait_until_nothing_is_left(self, timeout_s: float = 40) -> None:
         """No machine and no process of this test; says what there still is."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -243,6 +243,7 @@ def _create_until_revoked(run_dir: str, index: int) -> None:
             return
 
 
+@pytest.mark.wire
 def test_four_processes_create_at_once_and_none_after_the_revocation(tmp_path: Path) -> None:
     open_one(tmp_path)
     context = multiprocessing.get_context("spawn")

@@ -153,6 +153,7 @@ def test_threads_never_get_the_same_turn(tmp_path: Path) -> None:
     assert sorted(turns) == [float(turn) for turn in range(30)]
 
 
+@pytest.mark.wire
 def test_processes_never_get_the_same_turn(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from providers.rate_limit import SharedPace\n"

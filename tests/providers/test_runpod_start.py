@@ -21,6 +21,8 @@ import pytest
 from providers.runpod_start import encode_host_key, render_start_script
 from tests.providers.fake_api import HOST_KEYS, KEYS
 
+pytestmark = pytest.mark.wire
+
 POD_KEY = "rpa_POD_SCOPED_SECRET"
 TOOLS = ("sh", "cat", "date", "stat", "sleep", "id", "mkdir", "base64", "grep", "env", "chmod", "touch", "rm")
 SSHD = '#!/bin/sh\nfor each; do echo "arg: $each"; done\nenv | sed s/^/env:\\ /\n'

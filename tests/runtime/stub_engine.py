@@ -96,6 +96,7 @@ class StubEngine:
             'vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25',
             'vllm:num_preemptions_total{engine="0",model_name="tiny"} 0',
             f'vllm:generation_tokens_total{{engine="0",model_name="tiny"}} {self.generated}',
+            f"stub:requests_total {self.requests}",
         ]
         return "\n".join(lines).encode() + b"\n"
 
@@ -183,6 +184,8 @@ class _Connection(asyncio.Protocol):
             return
         if head.startswith(b"GET /health"):
             self.reply(engine.health, b"{}")
+        elif head.startswith(b"GET /observed"):  # for who measures, even where the engine has no metrics
+            self.reply(200, engine.metrics())
         elif head.startswith(b"GET /metrics"):
             self.reply(200 if engine.has_metrics else 404, engine.metrics() if engine.has_metrics else b"no")
         elif engine.key and _header(head, b"authorization:") != b"Bearer " + engine.key.encode():
@@ -288,9 +291,17 @@ def _header(head: bytes, name: bytes) -> bytes:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    engine = StubEngine(delay_s=options.delay, jitter_s=options.jitter, slots=options.slots, padding=options.padding)
+    engine = StubEngine(
+        delay_s=options.delay,
+        jitter_s=options.jitter,
+        slots=options.slots,
+        padding=options.padding,
+        has_metrics=not options.no_metrics,
+    )
     engine.remembers = False
     print(await engine.start(port=options.port), flush=True)
+    if options.later_slots:
+        asyncio.get_running_loop().call_later(options.later, setattr, engine, "slots", options.later_slots)
     await asyncio.Event().wait()
 
 
@@ -301,6 +312,9 @@ def main() -> None:
     parser.add_argument("--jitter", type=float, default=0.0)
     parser.add_argument("--slots", type=int, default=0)
     parser.add_argument("--padding", type=int, default=0)
+    parser.add_argument("--no-metrics", action="store_true")
+    parser.add_argument("--later-slots", type=int, default=0, help="slots from --later seconds on")
+    parser.add_argument("--later", type=float, default=0.0)
     options = parser.parse_args()
     with contextlib.suppress(ImportError):
         import uvloop

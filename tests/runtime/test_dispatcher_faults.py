@@ -155,7 +155,7 @@ def test_a_request_that_never_works_is_given_up_after_max_retries(
 def test_a_soup_of_faults_loses_nothing_and_repeats_nothing(bench: Bench, engines: Engines) -> None:
     kinds = ["503", "reset", "close", "truncate", "garbage", "429:0.02", "500", "drip", "slow:0.1", "early", "closed"]
     first, second = engines.add(delay_s=0.002), engines.add(delay_s=0.004)
-    ids = bench.write_requests(400, lambda number: [kinds[(number + step) % len(kinds)] for step in range(number % 4)])
+    ids = bench.write_requests(250, lambda number: [kinds[(number + step) % len(kinds)] for step in range(number % 4)])
 
     results = bench.run(first.base_url, second.base_url)
 
@@ -185,6 +185,15 @@ def test_a_full_queue_is_met_by_a_smaller_window(bench: Bench, engines: Engines)
     assert 0 < turned_away < 100
 
 
+def test_without_metrics_the_window_grows_and_is_filled(bench: Bench, engines: Engines) -> None:
+    engine = engines.add(delay_s=0.1, has_metrics=False)
+    bench.write_requests(900)
+
+    bench.run(engine.base_url)
+
+    assert engine.most_running > 100
+
+
 def test_one_retry_after_holds_back_all_requests(bench: Bench, engines: Engines) -> None:
     engine = engines.add()
     ids = bench.write_requests(40, lambda _number: ["429:0.5"])
@@ -198,7 +207,6 @@ def test_one_retry_after_holds_back_all_requests(bench: Bench, engines: Engines)
     assert engine.requests <= 2 * len(ids)
 
 
-@over_every_way
 def test_a_fixed_deadline_ends_a_request_that_hangs(bench: Bench, engines: Engines) -> None:
     engine = engines.add()
     ids = bench.write_requests(3, lambda number: {0: ["stall"], 1: ["stall"] * 9}.get(number, []))
@@ -295,7 +303,18 @@ def test_the_key_is_sent_as_bearer(bench: Bench, engines: Engines) -> None:
     assert bench.run(engine.base_url + "/v1", engine_key_file=str(key_file)).output.keys() == ids
 
 
-@over_every_way
+def test_a_key_of_two_lines_is_refused(bench: Bench, engines: Engines) -> None:
+    engine = engines.add()
+    bench.write_requests(3)
+    key_file = bench.folder / "engine.key"
+    key_file.write_text("secret\nX-Other: header\n")
+
+    results = bench.run(engine.base_url, engine_key_file=str(key_file), code=2)
+
+    assert "more than one line" in results.progress.message
+    assert engine.requests == 0
+
+
 def test_a_slow_request_is_tried_on_an_idle_replica_at_the_end(bench: Bench, engines: Engines) -> None:
     engines_two = [engines.add(delay_s=0.02), engines.add(delay_s=0.02)]
     ids = bench.write_requests(100, lambda number: ["slow:15"] if number == 95 else ())

@@ -1,3 +1,5 @@
+"""Both ways to an engine, aiohttp and our own: the same request, the same answers, the same failures."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,16 +8,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.transport import Transport, TransportFailure
+from runtime.fast_http import FastTransport
+from runtime.transport import Answer, Transport, TransportFailure
 
+Kind = type[Transport] | type[FastTransport]
+KINDS = [Transport, FastTransport]
+over_both = pytest.mark.parametrize("kind", KINDS)
 Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def served(respond: Respond) -> AsyncIterator[Transport]:
+async def served(respond: Respond, kind: Kind) -> AsyncIterator[Transport | FastTransport]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await respond(reader, writer)
@@ -26,7 +32,7 @@ async def served(respond: Respond) -> AsyncIterator[Transport]:
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    transport = Transport(f"http://127.0.0.1:{port}/v1/", endpoint="/v1/embeddings", key="k")
+    transport = kind(f"http://127.0.0.1:{port}/v1/", endpoint="/v1/embeddings", key="k")
     try:
         yield transport
     finally:
@@ -45,10 +51,11 @@ def answering(data: bytes, seen: list[bytes] | None = None) -> Respond:
     return respond
 
 
-async def test_a_request_has_what_an_engine_needs_and_an_answer_what_we_need() -> None:
+@over_both
+async def test_a_request_has_what_an_engine_needs_and_an_answer_what_we_need(kind: Kind) -> None:
     seen: list[bytes] = []
     reply = b"HTTP/1.1 429 X\r\nRetry-After: 7\r\nX-Request-Id: \xc3\xa9\xff\r\nContent-Length: 2\r\n\r\n{}"
-    async with served(answering(reply, seen)) as transport:
+    async with served(answering(reply, seen), kind) as transport:
         answer = await transport.post(b"{}", request_id="run-1")
 
     head = seen[0].lower()
@@ -71,24 +78,34 @@ REPLIES = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
+async def ask(kind: Kind, reply: bytes) -> Answer | TransportFailure:
+    async with served(answering(reply), kind) as transport, asyncio.timeout(5):
+        try:
+            return await transport.post(b"{}", request_id="r")
+        except TransportFailure as failure:
+            return failure
+
+
+@settings(max_examples=80, deadline=None)
 @given(REPLIES)
-def test_whatever_comes_back_is_an_answer_or_a_failure(reply: bytes) -> None:
+def test_whatever_comes_back_is_an_answer_or_a_failure_and_both_ways_agree_on_bodies(reply: bytes) -> None:
     async def send() -> None:
-        async with served(answering(reply)) as transport, asyncio.timeout(5):
-            try:
-                answer = await transport.post(b"{}", request_id="r")
-            except TransportFailure as failure:
-                assert failure.kind in ("broken", "unreachable")
-                assert failure.message
+        found = [await ask(kind, reply) for kind in KINDS]
+        for each in found:
+            if isinstance(each, TransportFailure):
+                assert each.kind in ("broken", "unreachable")
+                assert each.message
             else:
-                assert 100 <= answer.status <= 999
+                assert 100 <= each.status <= 999
+        bodies = {each.body for each in found if isinstance(each, Answer)}
+        assert len(bodies) <= 1
 
     asyncio.run(send())
 
 
-async def test_health_tells_sick_from_gone_from_unreachable_from_silent(unused_tcp_port: int) -> None:
-    async def check(transport: Transport) -> str:
+@over_both
+async def test_health_tells_sick_from_gone_from_unreachable_from_silent(kind: Kind, unused_tcp_port: int) -> None:
+    async def check(transport: Transport | FastTransport) -> str:
         try:
             return await transport.check_health(timeout_s=0.2)
         finally:
@@ -97,22 +114,23 @@ async def test_health_tells_sick_from_gone_from_unreachable_from_silent(unused_t
     async def nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(1)
 
-    async with served(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as transport:
+    async with served(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), kind) as transport:
         assert await check(transport) == "ok"
-    async with served(answering(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")) as transport:
+    async with served(answering(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"), kind) as transport:
         assert await check(transport) == "ok"
-    async with served(answering(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")) as transport:
+    async with served(answering(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"), kind) as transport:
         assert await check(transport) == "sick"
-    async with served(answering(b"")) as transport:
+    async with served(answering(b""), kind) as transport:
         assert await check(transport) == "gone"
-    async with served(nothing) as transport:
+    async with served(nothing, kind) as transport:
         assert await check(transport) == "silent"
-    assert await check(Transport(f"http://127.0.0.1:{unused_tcp_port}", endpoint="/x")) == "gone"
-    assert await check(Transport("http://engine", endpoint="/x", socket_path=Path("/nowhere/0.sock"))) == "gone"
+    assert await check(kind(f"http://127.0.0.1:{unused_tcp_port}", endpoint="/x")) == "gone"
+    assert await check(kind("http://engine", endpoint="/x", socket_path=Path("/nowhere/0.sock"))) == "gone"
 
 
-async def test_a_closed_transport_fails_as_any_other() -> None:
-    transport = Transport("http://127.0.0.1:1", endpoint="/x")
+@over_both
+async def test_a_closed_transport_fails_as_any_other(kind: Kind) -> None:
+    transport = kind("http://127.0.0.1:1", endpoint="/x")
     await transport.close()
 
     with pytest.raises(TransportFailure):

@@ -145,6 +145,7 @@ def test_every_example_names_the_schema_that_it_keeps_to(path: Path) -> None:
     assert YAML(typ="safe", pure=True).load(text)
 
 
+@pytest.mark.wire
 def test_the_examples_pass_the_checker_that_editors_and_hooks_use() -> None:
     jobs = run_check_jsonschema("--schemafile", SCHEMAS / "job.schema.json", *JOBS)
     templates = run_check_jsonschema("--schemafile", SCHEMAS / "template.schema.json", *TEMPLATES)
@@ -152,6 +153,7 @@ def test_the_examples_pass_the_checker_that_editors_and_hooks_use() -> None:
     assert (jobs.returncode, templates.returncode) == (0, 0), jobs.stdout + templates.stdout
 
 
+@pytest.mark.wire
 def test_that_checker_refuses_what_we_refuse(tmp_path: Path) -> None:
     job = (PROJECT / "jobs" / "demo.yaml").read_text()
     wrong = [
@@ -167,6 +169,7 @@ def test_that_checker_refuses_what_we_refuse(tmp_path: Path) -> None:
     assert [result.returncode for result in results] == [1, 1, 1]
 
 
+@pytest.mark.wire
 def test_the_schemas_keep_to_the_metaschema_for_that_checker() -> None:
     result = run_check_jsonschema("--check-metaschema", *SCHEMAS.glob("*.schema.json"))
 

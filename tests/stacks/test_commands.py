@@ -47,7 +47,7 @@ def make_target(folder: RunFolder, name: str = "lh-abcdefghijkl-0x1-tlqdn4") -> 
 def render_all(folder: RunFolder) -> dict[str, str]:
     return {
         "dispatch-start": render_dispatch_start(folder, "/tmp/lh-1000-0123456789", PYTHON),
-        "dispatch-stop": render_dispatch_stop(folder, PYTHON),
+        "dispatch-stop": render_dispatch_stop(folder, "/tmp/lh-1000-0123456789", PYTHON),
         "join": render_join(folder, 0),
         "leave": render_leave(folder, 0, make_target(folder)),
         "done": render_done(folder, PYTHON),
@@ -87,6 +87,7 @@ def test_no_stored_file_is_left_without_a_command() -> None:
     assert sorted(path.stem for path in GOLDEN.iterdir()) == sorted(TEXTS)
 
 
+@pytest.mark.wire
 def test_every_command_is_read_by_sh_whatever_the_folders_name(odd_folder: RunFolder) -> None:
     for script in render_all(odd_folder).values():
         done = subprocess.run(["sh", "-n"], input=script.encode(), capture_output=True)
@@ -94,6 +95,7 @@ def test_every_command_is_read_by_sh_whatever_the_folders_name(odd_folder: RunFo
         assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.wire
 def test_join_puts_the_record_where_the_dispatcher_looks(odd_folder: RunFolder) -> None:
     record = make_record(port=2222)
 
@@ -104,6 +106,7 @@ def test_join_puts_the_record_where_the_dispatcher_looks(odd_folder: RunFolder) 
     assert [path.name for path in odd_folder.machines.iterdir()] == ["0.json"]
 
 
+@pytest.mark.wire
 def test_join_again_takes_back_what_an_earlier_leave_has_asked(folder: RunFolder) -> None:
     for name in ("0.leaving", "0.drained"):
         (folder.machines / name).touch()
@@ -113,10 +116,12 @@ def test_join_again_takes_back_what_an_earlier_leave_has_asked(folder: RunFolder
     assert [path.name for path in folder.machines.iterdir()] == ["0.json"]
 
 
+@pytest.mark.wire
 def test_join_fails_where_the_run_has_no_folder(tmp_path: Path) -> None:
     assert run(render_join(RunFolder(tmp_path / "gone"), 0), b"{}").returncode != 0
 
 
+@pytest.mark.wire
 def test_leave_takes_the_record_away_and_keeps_that_it_was_there(odd_folder: RunFolder) -> None:
     odd_folder.machine(0).write_bytes(msgspec.json.encode(make_record()))
     os.utime(odd_folder.machine(0), (1000, 1000))
@@ -130,12 +135,14 @@ def test_leave_takes_the_record_away_and_keeps_that_it_was_there(odd_folder: Run
     assert left.stat().st_mtime == 1000
 
 
+@pytest.mark.wire
 def test_leave_of_a_machine_that_never_joined_leaves_nothing(folder: RunFolder) -> None:
     done = run(render_leave(folder, 0, make_target(folder)))
 
     assert (done.returncode, list(folder.machines.iterdir())) == (0, [])
 
 
+@pytest.mark.wire
 def test_leave_succeeds_on_a_computer_without_the_folder(tmp_path: Path) -> None:
     done = run(render_leave(RunFolder(tmp_path / "gone"), 0, make_target(RunFolder(tmp_path / "gone"))))
 
@@ -148,6 +155,7 @@ def write_lock(folder: RunFolder, pid: int) -> None:
     (folder.root / LOCK).write_bytes(msgspec.json.encode(Holder(pid=pid, started_at=0.0)))
 
 
+@pytest.mark.wire
 def test_leave_waits_until_a_live_dispatcher_has_drained_the_machine(folder: RunFolder) -> None:
     folder.machine(0).write_bytes(msgspec.json.encode(make_record()))
     with subprocess.Popen(["sleep", "20"]) as dispatcher:
@@ -164,6 +172,7 @@ def test_leave_waits_until_a_live_dispatcher_has_drained_the_machine(folder: Run
     assert [path.suffix for path in folder.machines.iterdir()] == [".left"]
 
 
+@pytest.mark.wire
 def test_leave_waits_for_no_dispatcher_that_is_dead(folder: RunFolder) -> None:
     folder.machine(0).write_bytes(msgspec.json.encode(make_record()))
     with subprocess.Popen(["true"]) as dead:
@@ -175,6 +184,7 @@ def test_leave_waits_for_no_dispatcher_that_is_dead(folder: RunFolder) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.wire
 def test_leave_fetches_the_engines_log_and_half_of_one_is_not_kept(odd_folder: RunFolder, tmp_path: Path) -> None:
     script = render_leave(odd_folder, 0, make_target(odd_folder))
     good, bad = tmp_path / "good", tmp_path / "bad"
@@ -190,6 +200,7 @@ def test_leave_fetches_the_engines_log_and_half_of_one_is_not_kept(odd_folder: R
     assert not list(odd_folder.root.glob("*.new"))
 
 
+@pytest.mark.wire
 def test_dispatch_writes_the_manifest_and_starts_one_process_of_its_own_session(odd_folder: RunFolder) -> None:
     sockets = odd_folder.root / "s"
     stand_in = odd_folder.root.parent / "python"
@@ -207,13 +218,15 @@ def test_dispatch_writes_the_manifest_and_starts_one_process_of_its_own_session(
     assert odd_folder.manifest.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.wire
 @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false", sys.executable])
 def test_dispatch_stop_ends_well_whatever_is_missing(python: str, folder: RunFolder) -> None:
-    done = run(render_dispatch_stop(folder, python))
+    done = run(render_dispatch_stop(folder, str(folder.root / "sockets"), python))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+@pytest.mark.wire
 def test_done_becomes_the_process_that_waits(odd_folder: RunFolder) -> None:
     done = run(render_done(odd_folder, "/bin/echo"))
 

@@ -65,7 +65,9 @@ def make_receipt(**fields: Any) -> Receipt:
 
 def test_the_live_view_shows_run_state_money_requests_and_machines() -> None:
     status = make_status(
-        request_counts=RequestCounts(total=2000), usd_so_far=1.234, machines=(make_machine(), make_machine(1, "booting"))
+        request_counts=RequestCounts(total=2000),
+        usd_so_far=1.234,
+        machines=(make_machine(), make_machine(1, "booting")),
     )
     replica = ReplicaProgress(index=0, state="ready", in_flight=64, completed=1500)
     progress = make_progress(
@@ -77,8 +79,20 @@ def test_the_live_view_shows_run_state_money_requests_and_machines() -> None:
 
     assert lines[0].split() == ["⠸", "tickets-1", "in_progress", "1.23", "USD", "so", "far"]
     assert "1,503 of 2,000  3 failed  12 requests/s  2,346 tokens/s  40 s left" in " ".join(lines)
-    assert lines[2].split() == "machine 0 runpod joined 2.50 USD/h 64 in flight, 1,500 done".split()
-    assert lines[3].split() == "machine 1 runpod booting 2.50 USD/h".split()
+    assert lines[2].split() == [
+        "machine",
+        "0",
+        "runpod",
+        "joined",
+        "2.50",
+        "USD/h",
+        "64",
+        "in",
+        "flight,",
+        "1,500",
+        "done",
+    ]
+    assert lines[3].split() == ["machine", "1", "runpod", "booting", "2.50", "USD/h"]
     assert all(len(line) <= WIDTH for line in lines)
 
 
@@ -144,8 +158,8 @@ def test_the_plan_shows_what_is_tried_what_it_costs_and_its_limits() -> None:
     assert "2 machine(s), at least 1 to go on" in text
     rows = [line.split() for line in text.splitlines() if "runpod" in line]
     assert rows == [
-        "1 runpod H100 secure US-1 2.39 high".split(),
-        "2 runpod 8 x H100 secure EU-1 9.00 sold out".split(),
+        ["1", "runpod", "H100", "secure", "US-1", "2.39", "high"],
+        ["2", "runpod", "8", "x", "H100", "secure", "EU-1", "9.00", "sold", "out"],
     ]
     assert "USD (low / likely / high)" in text
     assert "25.00 USD, 6 h 00, 15 minutes to boot" in text
@@ -165,8 +179,17 @@ def test_the_table_of_runs_has_a_line_for_each() -> None:
     lines = make_text(render_runs([first, second])).splitlines()
 
     assert lines[0].split() == ["run", "state", "released", "requests", "failed", "USD", "started"]
-    assert lines[1].split() == "tickets-1 completed verified 1,990/2,000 10 3.46 2026-11-24 10:00".split()
-    assert lines[2].split() == "demo-2 queued no 0/0 0 0.00".split()
+    assert lines[1].split() == [
+        "tickets-1",
+        "completed",
+        "verified",
+        "1,990/2,000",
+        "10",
+        "3.46",
+        "2026-11-24",
+        "10:00",
+    ]
+    assert lines[2].split() == ["demo-2", "queued", "no", "0/0", "0", "0.00"]
 
 
 def test_the_receipt_has_a_line_for_each_machine_and_a_total() -> None:

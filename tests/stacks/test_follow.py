@@ -24,6 +24,8 @@ from stacks.run_status import StatusWriter
 from stacks.stack import mark_process
 from tests.stacks.run_files import make_folder
 
+pytestmark = pytest.mark.wire
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:

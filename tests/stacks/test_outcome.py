@@ -85,7 +85,7 @@ def test_a_stop_says_why_and_what_is_kept(reason: StopReason, interrupted: bool,
 
 
 def test_a_stop_before_the_first_request_keeps_nothing_and_claims_nothing() -> None:
-    assert judge_stop("batch_cancelled", None, interrupted=False).message == "cancelled"
+    assert judge_stop("batch_cancelled", None, interrupted=False).message == "stopped by the user"
 
 
 CAPACITY, BROKEN = make_failure(NoCapacity("sold out")), make_failure(MachineFailed("it died"))

@@ -30,6 +30,8 @@ from stacks.stack import (
     prepare_project,
 )
 
+pytestmark = pytest.mark.wire
+
 ENGINE = "urn:pulumi:t-1::leasehold::command:remote:Command::engine-0"
 MACHINE = "urn:pulumi:t-1::leasehold::pulumi-python:dynamic/leasehold:Machine::machine-1"
 # As the command plugin says it: the script in Go's quotes, then what the command printed.

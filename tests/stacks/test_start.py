@@ -64,8 +64,12 @@ def test_a_missing_job_says_how_to_get_one(tmp_path: Path) -> None:
     assert "./inv new" in caught.value.fix
 
 
+@pytest.mark.wire
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_launching_writes_the_plan_and_starts_a_process_that_logs_to_the_folder() -> None:
+def test_launching_writes_the_plan_and_starts_a_process_that_logs_to_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path))
     plan = plan_for(make_job(), now=time.time())
 
     folder = launch_run(plan, make_environment(), keep=False, detached=True)

@@ -80,9 +80,7 @@ def test_an_input_that_is_not_there_is_a_problem_and_no_crash(
     assert "`input`: there is no such file" in json.dumps(found["problems"])
 
 
-def test_a_job_that_is_not_there_is_a_problem_and_no_crash(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_is_not_there_is_a_problem_and_no_crash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, (found,) = report(capsys, tmp_path / "none.yaml")
 
     assert code == 2

@@ -23,6 +23,8 @@ from toolchain.failure import ToolchainError
 from toolchain.progress import Progress
 from toolchain.pulumi_cli import find_pulumi, install_pulumi, pulumi_environment
 
+pytestmark = pytest.mark.wire
+
 _NOWHERE = "http://127.0.0.1:9/releases"
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from providers.emulators.knobs import LAMBDA_KNOBS
 
+pytestmark = pytest.mark.wire
+
 KIND = "gpu_1x_h100_sxm5"
 LAUNCH = "/instance-operations/launch"
 BODY = {"region_name": "us-west-3", "instance_type_name": KIND, "ssh_key_names": ["key"], "name": "job-1"}

@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.wire
+
 KIND = "gpu_1x_h100_sxm5"
 LAUNCH = "/instance-operations/launch"
 

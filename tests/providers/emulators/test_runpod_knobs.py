@@ -11,6 +11,8 @@ import pytest
 
 from providers.emulators.knobs import RUNPOD_KNOBS
 
+pytestmark = pytest.mark.wire
+
 H100 = "NVIDIA H100 80GB HBM3"
 CAPACITY = "There are no longer any instances available"
 # Tried in test_machines, where there are machines.

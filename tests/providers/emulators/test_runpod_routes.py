@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.wire
+
 H100 = "NVIDIA H100 80GB HBM3"
 PROBLEM = "application/problem+json"
 CAPACITY = "There are no longer any instances available"

@@ -209,6 +209,7 @@ def test_no_stored_file_is_left_without_a_launch() -> None:
     assert sorted(path.stem for path in GOLDEN.iterdir()) == sorted(TEXTS)
 
 
+@pytest.mark.wire
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_every_shell_reads_the_scripts_and_what_they_run(name: str, shell: str, tmp_path: Path) -> None:
