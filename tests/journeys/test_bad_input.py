@@ -128,3 +128,97 @@ def test_a_job_that_costs_money_is_not_started_without_consent(workshop: Worksho
     assert done.returncode == 5
     assert "--yes" in done.stderr
     assert not workshop.run_dir("asked").exists()
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "many"])
+def test_a_limit_that_is_no_number_of_lines_runs_nothing(workshop: Workshop, limit: str) -> None:
+    job = workshop.write_job()
+
+    done = workshop.inv("run", str(job), "--run", "never", f"--limit={limit}")
+
+    assert done.returncode == 2, done.stderr
+    assert "--limit" in done.stderr
+    assert not workshop.run_dir("never").exists()
+
+
+def test_results_are_never_written_over_the_input(workshop: Workshop) -> None:
+    job = workshop.write_job()
+    data = workshop.folder / "data"
+    data.mkdir()
+    workshop.write_input(data / "output.jsonl", lines=3, max_tokens=4)
+    before = (data / "output.jsonl").read_bytes()
+    job.write_text(job.read_text().replace('"trial.jsonl"', '"data/output.jsonl", "output": "data"'))
+
+    for command in (["validate"], ["plan"], ["run", "--yes"]):
+        done = workshop.inv(*command, str(job))
+        assert done.returncode == 2, done.stderr
+        assert "over the input" in done.stderr
+    assert (data / "output.jsonl").read_bytes() == before
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_rented(workshop: Workshop) -> None:
+    (workshop.folder / "file").write_text("not a folder")
+    job = workshop.write_job(output="file/below")
+
+    done = workshop.inv("run", str(job), "--run", "never")
+
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+
+
+def test_a_home_that_cannot_be_written_is_one_message(workshop: Workshop) -> None:
+    (workshop.folder / "file").write_text("not a folder")
+
+    for command in (["env"], ["run", str(workshop.write_job())]):
+        done = workshop.inv(*command, LEASEHOLD_HOME=str(workshop.folder / "file" / "home"))
+        assert done.returncode == 2, done.stderr
+        assert "LEASEHOLD_HOME" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_detach_and_foreground_exclude_each_other(workshop: Workshop) -> None:
+    done = workshop.inv("run", str(workshop.write_job()), "--detach", "--foreground")
+
+    assert done.returncode == 2
+    assert "--foreground" in done.stderr
+
+
+def test_a_folder_is_not_a_job(workshop: Workshop) -> None:
+    done = workshop.inv("run", str(workshop.folder))
+
+    assert done.returncode == 2
+    assert "folder" in done.stderr
+
+
+def test_reap_without_any_key_does_not_say_that_all_is_well(workshop: Workshop) -> None:
+    done = workshop.inv("reap")
+
+    assert done.returncode == 3, done.stderr
+    assert "looked at: local" in done.stderr
+    assert workshop.inv("reap", "--cloud", "local").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "word"), [("127.0.0.1:1", "no address"), ("", "--base-url")], ids=["no scheme", "no server"]
+)
+def test_dispatch_refuses_what_is_no_server(workshop: Workshop, url: str, word: str) -> None:
+    workshop.write_job()
+    where = ["--base-url", url] if url else []
+
+    done = workshop.inv("dispatch", "trial.jsonl", "out", *where)
+
+    assert done.returncode == 2, done.stderr
+    assert word in done.stderr
+
+
+def test_dispatch_of_another_input_into_the_same_folder_is_an_error_and_no_success(workshop: Workshop) -> None:
+    workshop.write_input(workshop.folder / "one.jsonl", lines=3, max_tokens=4)
+    workshop.write_input(workshop.folder / "two.jsonl", lines=5, max_tokens=4)
+    target = ["--base-url", workshop.start_engine()]
+
+    first = workshop.inv("dispatch", "one.jsonl", "out", *target)
+    second = workshop.inv("dispatch", "two.jsonl", "out", *target)
+
+    assert first.returncode == 0, first.stderr
+    assert second.returncode == 2, second.stderr
+    assert "answered" not in second.stderr

@@ -245,3 +245,18 @@ def test_a_machine_that_hangs_in_its_boot_holds_back_none_of_the_others(workshop
     assert done.returncode == 0, done.stderr
     assert len(workshop.lines("ninth")) == 200
     workshop.wait_until_nothing_is_left()
+
+
+def test_a_dispatcher_that_dies_at_its_start_ends_the_run_with_its_log(workshop: Workshop) -> None:
+    job = workshop.write_job(machines={"replicas": 1, "candidates": [{"cloud": "local"}]})
+    # What the dispatcher reads first is made unreadable as soon as it is there.
+    run = workshop.start("run", str(job), "--run", "mute")
+    manifest = workshop.run_dir("mute") / "manifest.json"
+    workshop.wait_for("the plan", lambda: (workshop.run_dir("mute") / "plan.json").exists())
+    manifest.mkdir()
+
+    code = run.wait(200)
+
+    assert code != 0
+    assert workshop.status("mute")["released"] == "verified"
+    workshop.wait_until_nothing_is_left()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -156,6 +157,25 @@ class Workshop:
         path.write_text(json.dumps({key: value for key, value in job.items() if value is not None}))
         return path
 
+    def start_engine(self) -> str:
+        """A server that runs already, with the tiny model; returns its address."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        (self.folder / "key").write_text("sesame")
+        arguments = ["--model", "builtin:tiny-chat", "--alias", "tiny-chat", "--port", str(port)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runtime.llamacpp_server", *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        self.wait_for("the engine", lambda: _answers(port))
+        return f"http://127.0.0.1:{port}"
+
     def kill_machine(self, machine: dict[str, Any]) -> None:
         """kill -9 a machine's own process, by id."""
         end_hard(psutil.Process(machine["pid"]))
@@ -181,6 +201,12 @@ class Workshop:
                 }
                 line = {"custom_id": f"id-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
                 file.write(json.dumps(line) + "\n")
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def _is_over(workshop: Workshop, run: str) -> bool:
