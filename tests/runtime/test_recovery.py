@@ -96,3 +96,13 @@ def test_a_finished_file_is_only_read(tmp_path: Path) -> None:
 
     assert (tally.completed, tally.failed) == (2, 1)
     assert path.read_bytes() == data
+
+
+def test_a_line_with_a_carriage_return_before_it_is_not_one_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"\r" + LINES[0] + LINES[1])
+
+    done, _, _ = recover(path)
+
+    assert (done[0], done[1]) == (0, 1)
+    assert path.read_bytes() == LINES[1]
