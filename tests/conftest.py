@@ -25,6 +25,16 @@ _LOOPBACK = ("127.", "::1", "localhost")
 _numbers = itertools.count()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with real processes get a second and a third try: on a loaded computer one may miss a deadline.
+
+    Each such try shows as R and by name at the end; a test that fails every time fails. Unit tests have one try.
+    """
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in ("wire", "engine", "chaos")):
+            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
+
+
 @pytest.fixture(scope="session")
 def _homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("homes")

@@ -10,11 +10,13 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 # Most tests wait for processes; a file stays with one worker, so that what its tests share is made once.
 _WORKERS = ["-n", "4", "--dist", "loadfile"]
+# Failures, errors and tests that needed another try, by name.
+_REPORT = ["-rfER"]
 
 
 def run_tests(*, unit: bool, chaos: int, rest: str = "") -> int:
     """pytest over everything, or over the fast part; the exit code is pytest's."""
-    arguments = [sys.executable, "-m", "pytest", "-q", *_WORKERS, *shlex.split(rest)]
+    arguments = [sys.executable, "-m", "pytest", "-q", *_REPORT, *_WORKERS, *shlex.split(rest)]
     if unit:
         arguments += ["-m", "not wire and not engine and not chaos and not live"]
     if chaos:
