@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,4 +51,6 @@ def run_bench(*, full: bool, gates: bool, output: str) -> int:
 def _run(arguments: list[str]) -> int:
     sys.stderr.write(f"$ {shlex.join(arguments[1:])}\n")
     sys.stderr.flush()
+    # Started in the background, a shell's children ignore SIGINT and hand that on; tests of Ctrl-C need it as it is elsewhere.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.call(arguments, cwd=_ROOT)
