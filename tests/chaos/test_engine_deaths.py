@@ -294,7 +294,8 @@ def test_a_token_or_a_machines_name_is_enough_to_release(workshop: Workshop, run
 
 
 def test_release_force_by_token_finds_the_live_run_that_it_belongs_to(workshop: Workshop) -> None:
-    run = workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "tokened")
+    # Long enough that the batch is not over before the release has looked at it.
+    run = workshop.start("run", str(workshop.write_job(lines=8000, max_tokens=200)), "--run", "tokened")
     workshop.wait_for_answers("tokened", 5)
     token = json.loads((workshop.run_dir("tokened") / "lease.json").read_bytes())["token"]
 
