@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from providers.cloud import Need, Offer
@@ -63,7 +63,7 @@ def plan_work(
         summary=summary,
         offers=gather_offers(loaded.job, on_notice=on_notice),
         ports=pick_ports(loaded.job.machines.replicas),
-        settle_s=choose_settle_s(loaded.job),
+        settle_s=choose_settle_s((each.cloud for each in loaded.job.machines.candidates), os.environ),
         now=time.time(),
         line_limit=line_limit,
     )
@@ -118,12 +118,12 @@ def make_need(candidate: Candidate) -> Need:
     )
 
 
-def choose_settle_s(job: Job) -> float:
-    """The longest settle window of the job's clouds, in seconds; $LEASEHOLD_SETTLE_S overrides it (emulators)."""
-    given = os.environ.get("LEASEHOLD_SETTLE_S", "").strip()
+def choose_settle_s(clouds: Iterable[str], environ: Mapping[str, str]) -> float:
+    """The longest settle window of these clouds, in seconds; $LEASEHOLD_SETTLE_S overrides it (emulators)."""
+    given = environ.get("LEASEHOLD_SETTLE_S", "").strip()
     if given:
         return _read_seconds("LEASEHOLD_SETTLE_S", given)
-    return max(_SETTLE_S.get(candidate.cloud, _DEFAULT_SETTLE_S) for candidate in job.machines.candidates)
+    return max(_SETTLE_S.get(cloud, _DEFAULT_SETTLE_S) for cloud in clouds)
 
 
 def _read_seconds(variable: str, text: str) -> float:

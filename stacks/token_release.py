@@ -18,6 +18,7 @@ from providers.sweep import sweep_lease
 from schemas.errors import LeaseholdError
 from schemas.names import TOKEN_LENGTH, make_prefix, parse_key_name, parse_machine_name
 from stacks.plan import RELEASE_DEADLINE_S
+from stacks.planning import choose_settle_s
 from stacks.release import Notice
 from stacks.run_folder import RunFolder
 
@@ -54,18 +55,13 @@ def release_token(token: str, *, on_notice: Notice, environ: Mapping[str, str] =
         log=UNKNOWN_LOG,
         revoked_at=time.time(),
         clock=SystemClock(),
-        settle_s=_choose_settle_s(asked, environ),
+        settle_s=choose_settle_s(asked, environ),
         deadline_s=RELEASE_DEADLINE_S,
         release_command=f"./inv release {token} --force",
         on_event=ignore_event,
         waits=choose_waits(list(asked), environ),
         consoles=CONSOLES,
     )
-
-
-def _choose_settle_s(names: Collection[str], environ: Mapping[str, str]) -> float:
-    given = environ.get("LEASEHOLD_SETTLE_S")
-    return float(given) if given else 2.0 if set(names) <= {"local"} else 90.0
 
 
 def _read_token(folder: RunFolder) -> str:
