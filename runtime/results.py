@@ -86,8 +86,8 @@ class ResultWriter:
 
     def read(self, data: bytes) -> ResultLine | None:
         """One line of ours, or None for anything else: torn, foreign, of another run."""
-        # Ours begin with the brace: blanks before it, a stray carriage return among them, would be lines to some readers.
-        if not data.startswith(b"{") or not data.endswith(b"\n"):
+        # Ours go from brace to brace without a carriage return, which to some readers would be the end of a line.
+        if not data.startswith(b"{") or not data.endswith(b"}\n") or b"\r" in data:
             return None
         try:
             result = _decode_result(data)
