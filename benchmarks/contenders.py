@@ -40,6 +40,11 @@ def make_dispatcher_command(task: Task) -> list[str]:
     return dispatcher_command(write_manifest(task.folder, task.source, task.url, options=options))
 
 
+def make_aiohttp_dispatcher_command(task: Task) -> list[str]:
+    """The dispatcher without its own HTTP: a URL with a user in it goes through aiohttp."""
+    return make_dispatcher_command(msgspec.structs.replace(task, url=task.url.replace("http://", "http://user@", 1)))
+
+
 def make_bare_command(task: Task) -> list[str]:
     script = str(_CLIENTS / "bare_aiohttp.py")
     return [sys.executable, script, task.url + ENDPOINT, str(task.lines), str(task.in_flight)]

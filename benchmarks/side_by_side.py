@@ -22,6 +22,7 @@ from benchmarks.contenders import (
     Contender,
     Task,
     install_openai,
+    make_aiohttp_dispatcher_command,
     make_bare_command,
     make_dispatcher_command,
     make_httpx_command,
@@ -36,6 +37,7 @@ LATE_LINES, LATE_IN_FLIGHT = 20_000, 2_048
 DISPATCHER = "dispatcher"
 _BARE = Contender(name="bare aiohttp + uvloop", make_command=make_bare_command)
 _OURS = Contender(name=DISPATCHER, make_command=make_dispatcher_command)
+_OVER_AIOHTTP = Contender(name="over-aiohttp dispatcher", make_command=make_aiohttp_dispatcher_command)
 _HTTPX = Contender(name="httpx, gather", make_command=make_httpx_command, is_slow=True)
 
 
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 contenders, source, folder / "fast", lines=lines, in_flight=options.in_flight, rounds=rounds, stub={}
             ),
             f"{LATE_IN_FLIGHT} in flight, answers after 0.25 to 0.75 s": _compare(
-                [_OURS, _BARE],
+                [_OURS, _OVER_AIOHTTP, _BARE],
                 source,
                 folder / "late",
                 lines=LATE_LINES,
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _gather_contenders(folder: Path) -> tuple[list[Contender], dict[str, str]]:
-    contenders = [_OURS, _BARE, _HTTPX]
+    contenders = [_OURS, _OVER_AIOHTTP, _BARE, _HTTPX]
     try:
         python = install_openai(folder / "venv")
     except (OSError, subprocess.SubprocessError) as error:
