@@ -88,9 +88,11 @@ def plan(_context: Context, job: str, limit: str = "", json: bool = False) -> No
 @task(
     iterable=["job"],
     help={
-        "job": "the job file",
+        "job": "the job file; may be repeated: each is a run of its own, and one that fails does not stop the others",
         "run": "the id of the new run; left out: <job>-<date>-<random>",
         "limit": "only the first so many lines, a cheap trial",
+        "parallel": "of several jobs, so many at a time",
+        "max-usd": "of several jobs: what they may cost together; a job starts only if all that it may spend is left",
         "yes": "do not ask before money is spent",
         "detach": "print the run's id and return at once",
         "foreground": "keep the run in this process group, for CI runners that kill detached processes",
@@ -103,6 +105,8 @@ def run(
     job: list[str],
     run: str = "",
     limit: str = "",
+    parallel: str = "",
+    max_usd: str = "",
     yes: bool = False,
     detach: bool = False,
     foreground: bool = False,
@@ -112,6 +116,22 @@ def run(
     """Run a job: rent machines, answer every request, give the machines back, prove it."""
     from stacks.running import parse_limit, pick_one_job, run_job
 
+    if len(job) > 1:
+        from stacks.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
+
+        refuse_flags_of_one_job({"--run": run, "--detach": detach})
+        sys.exit(
+            run_jobs_of_flags(
+                [Path(each) for each in job],
+                parallel=parallel,
+                max_usd=max_usd,
+                line_limit=parse_limit(limit),
+                confirm=not yes,
+                foreground=foreground,
+                keep=keep,
+                as_json=json,
+            )
+        )
     code = run_job(
         pick_one_job(job),
         run=run,

@@ -1,0 +1,118 @@
+"""One job of a command that runs several: its plan, its run once it has started, and how it ended. Made by stacks.many_jobs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from schemas.errors import Interrupted, LeaseholdError
+from schemas.status import Released, RequestCounts, Status
+from stacks.plan import Plan
+from stacks.run_folder import RunFolder
+from stacks.run_processes import is_lifecycle_alive
+from stacks.run_status import is_over, read_status
+
+_START_PATIENCE_S = 30.0
+_DEATH_PATIENCE_S = 3.0
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How one job of several went, as `--json` prints it; run is "" for a job that was never started."""
+
+    job: str
+    run: str
+    state: str
+    released: Released
+    request_counts: RequestCounts
+    usd: float
+    exit_code: int
+    message: str
+
+
+class JobTurn:
+    """A job that waits, runs, or has ended: exactly one of the three at any time."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.plan: Plan | None = None
+        self.planned_at = 0.0
+        self.folder: RunFolder | None = None
+        self.status: Status | None = None
+        self.error: LeaseholdError | None = None
+        self._started_at = 0.0
+        self._dead_since: float | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.folder is None and self.error is None
+
+    @property
+    def is_running(self) -> bool:
+        return self.folder is not None and not self.is_ended
+
+    @property
+    def is_ended(self) -> bool:
+        return self.error is not None or is_over(self.status)
+
+    @property
+    def is_lost(self) -> bool:
+        """It was started, and its life cycle has died without a last word."""
+        return self.folder is not None and self.error is not None
+
+    @property
+    def limit_usd(self) -> float:
+        """The most that this job may cost; 0 for one that costs nothing."""
+        limit = self.plan.job.limits.max_usd if self.plan else None
+        return limit or 0.0
+
+    @property
+    def usd(self) -> float:
+        return self.status.usd_so_far if self.status else 0.0
+
+    def take_plan(self, plan: Plan) -> None:
+        self.plan = plan
+        self.planned_at = time.monotonic()
+
+    def take_folder(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._started_at = time.monotonic()
+
+    def fail(self, error: LeaseholdError) -> None:
+        self.error = error
+
+    def look(self) -> None:
+        """Read what the run says now; a run whose life cycle has died has failed."""
+        if self.folder is None or self.is_ended:
+            return
+        self.status = read_status(self.folder) or self.status
+        if is_lifecycle_alive(self.folder):
+            self._dead_since = None
+        elif not is_over(self.status):
+            self._judge_death(self.folder)
+
+    def _judge_death(self, folder: RunFolder) -> None:
+        """Its last word may be on its way, and at the very start it has not said yet who it is."""
+        now = time.monotonic()
+        self._dead_since = self._dead_since or now
+        patience_s = _DEATH_PATIENCE_S if self.status else _START_PATIENCE_S
+        if now - max(self._dead_since, self._started_at) > patience_s and not is_over(read_status(folder)):
+            fix = f"Free its machines: ./inv release {folder.run}   (its log: {folder.lifecycle_log})"
+            self.error = LeaseholdError("the run's life cycle process is dead", where=folder.run, fix=fix)
+
+    def sum_up(self) -> JobResult:
+        """For a job that has ended, or will not start any more."""
+        status = self.status
+        error = self.error or Interrupted("not started")
+        code = status.exit_code if status and self.error is None else error.exit_code
+        return JobResult(
+            job=str(self.file),
+            run=self.folder.run if self.folder else "",
+            state=status.state if status else "not started",
+            released=status.released if status else "no",
+            request_counts=status.request_counts if status else RequestCounts(),
+            usd=self.usd,
+            exit_code=1 if code is None else code,
+            message=error.what if status is None or self.error else status.message,
+        )
