@@ -123,6 +123,7 @@ def run(
         sys.exit(
             run_jobs_of_flags(
                 [Path(each) for each in job],
+                os.environ,
                 parallel=parallel,
                 max_usd=max_usd,
                 line_limit=parse_limit(limit),

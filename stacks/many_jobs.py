@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import sys
 import time
@@ -31,12 +30,14 @@ _PLAN_LASTS_S = 120.0
 _POLL_S = 0.2
 
 
-def run_jobs_of_flags(files: Sequence[Path], *, parallel: str, max_usd: str, **options: Any) -> int:
+def run_jobs_of_flags(
+    files: Sequence[Path], environment: Mapping[str, str], *, parallel: str, max_usd: str, **options: Any
+) -> int:
     """`run_jobs` with its numbers as they were typed; raises SpecError for what is none."""
     if parallel and (not parallel.isdecimal() or int(parallel) < 1):
         fix = "Leave it out for one after the other."
         raise SpecError(f"--parallel takes a number of jobs from 1 on, not {parallel!r}", fix=fix)
-    return run_jobs(files, parallel=int(parallel or 1), max_usd=_parse_usd(max_usd), **options)
+    return run_jobs(files, environment, parallel=int(parallel or 1), max_usd=_parse_usd(max_usd), **options)
 
 
 def refuse_flags_of_one_job(flags: Mapping[str, object]) -> None:
@@ -59,6 +60,7 @@ def _parse_usd(text: str) -> float | None:
 
 def run_jobs(
     files: Sequence[Path],
+    environment: Mapping[str, str],
     *,
     parallel: int = 1,
     max_usd: float | None = None,
@@ -84,7 +86,7 @@ def run_jobs(
         if time.monotonic() - turn.planned_at > _PLAN_LASTS_S:
             turn.take_plan(prepare_run(turn.file, line_limit=line_limit))
         assert turn.plan is not None
-        turn.take_folder(launch_run(turn.plan, os.environ, keep=keep, detached=not foreground))
+        turn.take_folder(launch_run(turn.plan, environment, keep=keep, detached=not foreground))
 
     _Queue(turns, launch, parallel=parallel, max_usd=max_usd).run()
     results = [turn.sum_up() for turn in turns]
