@@ -13,7 +13,8 @@ Phase = Literal["starting", "ready", "failed", "ending"]
 class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What a candidate of a job asks of a cloud. gpu: a name of our vocabulary, a cloud's exact id, or "" for any.
 
-    min_gb is memory of one GPU in GB, count is GPUs on one machine, regions empty means any.
+    min_gb is memory of one GPU in GB, count is GPUs on one machine, regions empty means any. interconnect: how the GPUs of
+    one machine must be connected, "" for any. sku_hint: a cloud's exact id whose offers come first, wherever it exists.
     """
 
     gpu: str = ""
@@ -22,6 +23,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     tier: str = ""
     regions: tuple[str, ...] = ()
     max_usd_per_hour: float | None = None
+    interconnect: Literal["", "nvlink", "pcie"] = ""
+    sku_hint: str = ""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +94,9 @@ class Cloud(Protocol):
     """The six things a cloud does. Every method is synchronous, has its own deadline and raises only our errors."""
 
     def offers(self, need: Need) -> Sequence[Offer]:
-        """What could be rented now for this need, cheapest first; sold-out ones with available=False. Raises SpecError
-        for a GPU, region or tier that the cloud does not know, CredentialError, CloudError."""
+        """What could be rented now for this need, cheapest first (before all others those of its sku_hint); sold-out ones
+        with available=False. Raises SpecError for a GPU, region, tier or interconnect that the cloud does not have,
+        CredentialError, CloudError."""
 
     def launch(self, request: LaunchRequest) -> str:
         """Create one machine with a single POST and return its id as soon as there is one. Raises NoCapacity (nothing was

@@ -22,6 +22,9 @@ TABLE = Path(__file__).with_name("gpus.yaml")
 _RUNPOD_ID = re.compile(r"(NVIDIA|AMD|Tesla) \S.{0,80}")
 _LAMBDA_TYPE = re.compile(r"gpu_(\d+)x_([a-z0-9_]{1,60})")
 
+Interconnect = Literal["", "nvlink", "pcie", "other"]
+"""How the GPUs of one machine are connected; "" is unknown, other is neither."""
+
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """What a name stands for. models: the exact models of the vocabulary that count as it, the usual one first.
@@ -49,6 +52,8 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: tuple[str, ...] = ()
     architecture: Literal["x86_64", "arm64"] = "x86_64"
     vendor: Literal["nvidia", "amd"] = "nvidia"
+    interconnect: Interconnect = "pcie"
+    pcie: tuple[str, ...] = ()
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from providers.cloud import Need, Offer
-from providers.gpus import Gpu, get_gpu_model, name_lambda_gpu, suggest_names
+from providers.gpus import Gpu, Interconnect, get_gpu_model, name_lambda_gpu, suggest_names
+from providers.interconnect import find_interconnect, keep_connected
 from providers.lambda_instance import NAME
 from providers.reply import GarbledAnswer, Reply, get, read_count, read_list, read_number, read_text
 from schemas.errors import SpecError
@@ -27,6 +28,7 @@ class InstanceType(msgspec.Struct, frozen=True, kw_only=True):
     memory_gb: int
     price_usd_per_hour: float
     regions: tuple[str, ...]
+    interconnect: Interconnect
     architecture: Literal["x86_64", "arm64"]
 
 
@@ -40,9 +42,10 @@ def read_types(reply: Reply) -> list[InstanceType]:
 
 
 def make_offers(types: Sequence[InstanceType], need: Need, wanted: Gpu | None, regions: Sequence[str]) -> list[Offer]:
-    """Offers for a need, cheapest first; raises SpecError for what these types can never give."""
+    """Offers for a need, its sku_hint first, then by price; raises SpecError for what these types can never give."""
     known = [each for each in types if _is_wanted(each, need, wanted)]
     _check_known(types, known, wanted)
+    known = keep_connected(known, need, "Lambda")
     count = wanted.lambda_count if wanted is not None and wanted.lambda_type else need.count
     if need.count not in (1, count):
         raise SpecError(
@@ -59,7 +62,9 @@ def make_offers(types: Sequence[InstanceType], need: Need, wanted: Gpu | None, r
             fix=f"Ask for one of these numbers: {', '.join(map(str, counts))}.",
         )
     offers = [offer for each in fitting for offer in _place(each, regions)]
-    return sorted(offers, key=lambda offer: (offer.price_usd_per_hour, not offer.available))
+    return sorted(
+        offers, key=lambda offer: (offer.gpu_id != need.sku_hint, offer.price_usd_per_hour, not offer.available)
+    )
 
 
 def list_regions(types: Sequence[InstanceType]) -> set[str]:
@@ -73,10 +78,11 @@ def _read_type(name: str, entry: Any) -> InstanceType | None:
     cents = read_number(get(row, "price_cents_per_hour")) or 0.0
     if match is None or cents <= 0:
         return None
-    described = _MEMORY.search(read_text(get(row, "gpu_description")) or read_text(get(row, "description")))
-    gpu = name_lambda_gpu(match[2], int(described[1][:5]) if described else 0)
+    described = read_text(get(row, "gpu_description")) or read_text(get(row, "description"))
+    memory = _MEMORY.search(described)
+    gpu = name_lambda_gpu(match[2], int(memory[1][:5]) if memory else 0)
     model = get_gpu_model(gpu)
-    memory_gb = int(described[1][:5]) if described else model.memory_gb if model is not None else 0
+    memory_gb = int(memory[1][:5]) if memory else model.memory_gb if model is not None else 0
     is_arm = read_text(get(row, "architecture")) == "arm64" or (model is not None and model.architecture == "arm64")
     names = (read_text(get(region, "name")) for region in read_list(get(entry, "regions_with_capacity_available")))
     return InstanceType(
@@ -86,6 +92,7 @@ def _read_type(name: str, entry: Any) -> InstanceType | None:
         memory_gb=memory_gb,
         price_usd_per_hour=round(cents / 100, 4),
         regions=tuple(region for region in names if region),
+        interconnect=find_interconnect(gpu, match[2], described),
         architecture="arm64" if is_arm else "x86_64",
     )
 

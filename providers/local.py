@@ -149,6 +149,8 @@ def check_need(need: Need) -> None:
         wrong = f"gpu {need.gpu!r}: this computer rents out its CPU only"
     elif need.tier:
         wrong = f"tier {need.tier!r}: the local cloud has no tiers"
+    elif need.interconnect:
+        wrong = f"interconnect {need.interconnect!r}: the local cloud has no GPUs to connect"
     elif need.regions and REGION not in need.regions:
         wrong = f"regions {', '.join(need.regions)}: the local cloud is in the region {REGION!r}"
     if wrong:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from providers.cloud import Need, Offer
-from providers.gpus import Gpu, name_runpod_gpu, suggest_names
+from providers.gpus import Gpu, Interconnect, name_runpod_gpu, suggest_names
+from providers.interconnect import find_interconnect, keep_connected
 from providers.reply import Reply, get, read_count, read_list, read_number, read_text, require_list
 from providers.runpod_pod import NAME
 from schemas.errors import SpecError
@@ -24,6 +25,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     memory_gb: int
     vendor: str
+    interconnect: Interconnect
     is_offered: bool
     price_usd_per_gpu: float
     max_count: int
@@ -37,9 +39,10 @@ def read_items(reply: Reply, tier: str) -> list[Item]:
 
 
 def make_offers(items: Sequence[Item], need: Need, wanted: Gpu | None, regions: Sequence[str]) -> list[Offer]:
-    """Offers for a need, cheapest first and then by stock; raises SpecError for what the catalog can never give."""
+    """Offers for a need, its sku_hint first, then by price, then by stock; raises SpecError for what the catalog can never give."""
     known = [item for item in items if _is_wanted(item, need, wanted)]
     _check_known(items, known, wanted)
+    known = keep_connected(known, need, "RunPod")
     offered = [item for item in known if item.is_offered]
     if known and not offered and wanted is not None:
         raise SpecError(
@@ -56,7 +59,10 @@ def make_offers(items: Sequence[Item], need: Need, wanted: Gpu | None, regions: 
             fix=f"Ask for {most} or fewer, and use more replicas.",
         )
     offers = [offer for item in fitting for offer in _place(item, need.count, regions)]
-    return sorted(offers, key=lambda offer: (offer.price_usd_per_hour, _rank(offer, regions)))
+    return sorted(
+        offers,
+        key=lambda offer: (offer.gpu_id != need.sku_hint, offer.price_usd_per_hour, _rank(offer, regions)),
+    )
 
 
 def list_places(items: Sequence[Item]) -> set[str]:
@@ -79,6 +85,7 @@ def _read_item(entry: Any, tier: str) -> Item | None:
         tier=tier,
         memory_gb=read_count(entry.get("memory")),
         vendor=read_text(entry.get("manufacturer")).lower() or "nvidia",
+        interconnect=find_interconnect(name_runpod_gpu(gpu_id), gpu_id, read_text(entry.get("name"))),
         is_offered=price > 0 and entry.get(tier) is not False,
         price_usd_per_gpu=price,
         max_count=read_count(get(entry, "maxCount", tier)),

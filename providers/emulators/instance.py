@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,6 +53,12 @@ class Instance:
 
     def is_listed(self, moment: float) -> bool:
         return self.visible_at <= moment and (self.hidden_at is None or self.hidden_at > moment)
+
+    def as_of(self, moment: float) -> Instance:
+        """What a stale listing shows of it: as active, where it was not terminated yet."""
+        if self.terminated_at is None or self.terminated_at <= moment:
+            return self
+        return dataclasses.replace(self, status="active")
 
 
 def render_instance(instance: Instance, now: float) -> dict[str, Any]:

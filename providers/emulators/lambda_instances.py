@@ -142,7 +142,8 @@ def take_place(server: LambdaServer, kind: dict[str, Any], region: str, name: st
 def list_instances(server: LambdaServer, call: Call) -> Answer:
     stale_s = float(server.faults.take("list_stale_s", call.subject) or 0)
     now = server.clock.now()
-    shown = [render_instance(instance, now) for instance in server.instances.list_at(now - stale_s)]
+    moment = now - stale_s
+    shown = [render_instance(each.as_of(moment), now) for each in server.instances.list_at(moment)]
     if call.query.get("cluster_id"):
         shown = []
     size = server.faults.peek("page_token_on_instances")

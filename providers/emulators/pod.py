@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from dataclasses import dataclass, field
@@ -71,6 +72,12 @@ class Pod:
     def is_listed(self, moment: float) -> bool:
         """Whether listings and look-ups show it at this moment."""
         return self.visible_at <= moment and (self.hidden_at is None or self.hidden_at > moment)
+
+    def as_of(self, moment: float) -> Pod:
+        """What a stale listing shows of it: as running, where it was not gone yet."""
+        if self.gone_at is None or self.gone_at <= moment:
+            return self
+        return dataclasses.replace(self, status="RUNNING", gone_at=None)
 
     def is_reachable(self, now: float) -> bool:
         return self.status == "RUNNING" and self.ssh_at is not None and self.ssh_at <= now

@@ -51,7 +51,8 @@ async def create_pod(server: RunPodServer, call: Call) -> Answer:
 
 def list_pods(server: RunPodServer, call: Call) -> Answer:
     stale_s = float(server.faults.take("list_stale_s", call.subject) or 0)
-    pods = server.pods.list_at(server.clock.now() - stale_s)
+    moment = server.clock.now() - stale_s
+    pods = [pod.as_of(moment) for pod in server.pods.list_at(moment)]
     with_members = call.query.get("includeClusterPods") == "true"
     if not server.is_september:
         return Answer(status=200, body={"pods": [show(server, pod) for pod in pods if with_members or not pod.cluster]})

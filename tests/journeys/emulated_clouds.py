@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ SPEED = 60
 RUNPOD_H100 = "NVIDIA H100 80GB HBM3"
 ON_RUNPOD: dict[str, Any] = {"cloud": "runpod", "gpu": "H100-SXM"}
 ON_LAMBDA: dict[str, Any] = {"cloud": "lambda", "gpu": "A10"}
+# One place only, so that a failed machine has no other offer to come from.
+IN_KANSAS = {**ON_RUNPOD, "regions": ["US-KS-2"]}
+IN_CALIFORNIA = {**ON_LAMBDA, "regions": ["us-west-1"]}
 
 
 class EmulatedClouds:
@@ -47,6 +52,10 @@ class EmulatedClouds:
             emulator = start_emulator_process(name, state_dir=folder, arguments=arguments, environment=environment)
             self.running[name] = emulator
             self.workshop.environment |= emulator.exports
+
+    def run(self, job: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """`./inv run` of a job to its end, under the name of its file."""
+        return self.workshop.inv("run", str(job), "--run", job.stem, "--yes", **environment)
 
     def close(self) -> None:
         for emulator in self.running.values():
@@ -124,3 +133,37 @@ class EmulatedClouds:
             for number in range(lines)
         ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@contextlib.contextmanager
+def open_emulated_clouds(workshop: Workshop) -> Iterator[EmulatedClouds]:
+    """No account yet; at the end all are closed, and no machine's process may be left."""
+    clouds = EmulatedClouds(workshop)
+    try:
+        yield clouds
+    finally:
+        clouds.close()
+    assert clouds.machine_processes() == []
+
+
+def assert_all_answered(clouds: EmulatedClouds, name: str, lines: int = 40) -> None:
+    """Everything that a run which went well shows: each line once, no mistake, no machine or key left, proven."""
+    answers = clouds.workshop.lines(name)
+    status = clouds.workshop.status(name)
+    assert sorted(line["custom_id"] for line in answers) == sorted(f"id-{number}" for number in range(lines))
+    assert all(line["response"]["status_code"] == 200 and line["error"] is None for line in answers)
+    assert all(line["response"]["body"]["model"] == "qwen2.5-7b" for line in answers)
+    assert not clouds.workshop.lines(name, "error.jsonl")
+    assert (status["state"], status["released"], status["exit_code"]) == ("completed", "verified", 0)
+    clouds.wait_until_nothing_is_left()
+
+
+def posts(clouds: EmulatedClouds, cloud: str, path: str) -> list[Any]:
+    """Every POST to a path of that account's API."""
+    history = clouds.running[cloud].history()
+    return [each for each in history if each.method == "POST" and each.path.endswith(path)]
+
+
+def events(clouds: EmulatedClouds, name: str, kind: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in clouds.workshop.events(name).splitlines()]
+    return [event for event in found if event["event"] == kind]

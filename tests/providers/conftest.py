@@ -22,6 +22,9 @@ from providers.local_listing import describe_machine, list_machines, terminate_m
 from providers.local_processes import find_processes
 from schemas.ssh import SshTarget, make_ssh_arguments, write_known_hosts
 
+# Its assertions then say what they compared.
+pytest.register_assert_rewrite("tests.providers.knob_story")
+
 NAME = "lh-abcdefghijkl-{index}x0-zzzzzz"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,7 @@ import msgspec
 import pytest
 
 from providers.access import check_access
-from providers.cloud import Cloud, LaunchRequest, MachineState, Need, Offer
-from providers.emulators.emulator import Emulator, start_emulator
-from providers.registry import make_cloud
-from providers.settings import load_cloud_settings
+from providers.cloud import MachineState, Need, Offer
 from schemas.errors import (
     CloudError,
     CredentialError,
@@ -26,77 +23,13 @@ from schemas.errors import (
     RequestRefused,
     UnclearOutcome,
 )
-from schemas.names import make_machine_name, make_prefix
+from schemas.names import make_prefix
 from schemas.ssh import SshTarget, make_ssh_arguments, write_known_hosts
+from tests.providers.cloud_bench import WAIT_S, Bench, open_bench, wait_until
 from tests.providers.fake_api import HOST_KEYS, KEYS, TOKEN
 
 pytestmark = pytest.mark.wire
 CLOUDS = ("runpod", "lambda")
-SPEED = 120.0
-WAIT_S = 30.0
-
-
-class Bench:
-    """An emulator of one cloud and our client of it."""
-
-    def __init__(self, name: str, folder: Path, **settings: Any) -> None:
-        self.name = name
-        self.folder = folder
-        self.emulator: Emulator = start_emulator(
-            name, state_dir=folder / "emulator", **({"speed": SPEED, "real_machines": False} | settings)
-        )
-        self.cloud = self.make_cloud()
-
-    def make_cloud(self, **environ: str) -> Cloud:
-        base = {"HOME": str(self.folder), "LEASEHOLD_EMULATOR_PACE": str(SPEED), "LEASEHOLD_REQUEST_TIMEOUT_S": "2"}
-        return make_cloud(self.name, load_cloud_settings(base | self.emulator.exports | environ))
-
-    def pick_offer(self) -> Offer:
-        return next(offer for offer in self.cloud.offers(Need(gpu="H100-SXM")) if offer.available and offer.region)
-
-    def make_request(self, index: int = 0, **fields: Any) -> LaunchRequest:
-        expires_at = int(time.time()) + 3600
-        values = {
-            "name": make_machine_name(token=TOKEN, index=index, attempt=0, expires_at=expires_at),
-            "offer": self.pick_offer(),
-            "public_key": KEYS.public,
-            "host_private_key": HOST_KEYS.private,
-            "expires_at": expires_at,
-        }
-        return LaunchRequest(**(values | fields))
-
-    def launch(self, index: int = 0, **fields: Any) -> tuple[str, LaunchRequest]:
-        request = self.make_request(index, **fields)
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            try:
-                return self.cloud.launch(request), request
-            except RateLimited as error:
-                assert time.monotonic() < deadline
-                time.sleep(min(error.retry_after_s, 1.0))
-
-    def wait_for(self, id: str, phase: str) -> MachineState:
-        found: list[MachineState | None] = []
-
-        def look() -> bool:
-            found.append(self.cloud.find(id))
-            return found[-1] is not None and found[-1].phase == phase
-
-        wait_until(look)
-        state = found[-1]
-        assert state is not None
-        return state
-
-    def give_back(self, id: str) -> None:
-        self.cloud.terminate(id)
-        wait_until(lambda: self.cloud.find(id) is None)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
 
 
 @pytest.fixture(params=CLOUDS)
@@ -115,26 +48,6 @@ def runpod(tmp_path: Path) -> Iterator[Bench]:
 def lambda_cloud(tmp_path: Path) -> Iterator[Bench]:
     with open_bench("lambda", tmp_path) as bench:
         yield bench
-
-
-@contextlib.contextmanager
-def open_bench(name: str, folder: Path, **settings: Any) -> Iterator[Bench]:
-    """A bench whose machines are all given back at the end."""
-    bench = Bench(name, folder, **settings)
-    with bench.emulator:
-        if name == "lambda" and settings.get("speed") == 1.0:
-            # The cloud's clock stands still as good as: so must its pace.
-            bench.emulator.set_fault("request_interval_s", 0)
-            bench.emulator.set_fault("launch_interval_s", 0)
-        try:
-            yield bench
-        finally:
-            bench.emulator.clear_faults()
-            for machine in bench.emulator.live_machines():
-                bench.emulator.advance(30)
-                bench.cloud.terminate(machine.id)
-            bench.emulator.advance(300)
-            wait_until(lambda: not bench.emulator.live_machines())
 
 
 def test_a_machine_is_found_by_id_and_name_listed_and_given_back(bench: Bench) -> None:
@@ -299,7 +212,7 @@ def test_a_refusal_of_the_service_becomes_its_own_error(
     with open_bench(name, tmp_path) as bench:
         request = bench.make_request()
         if name == "lambda":
-            bench.cloud.register_key("lh-abcdefghijkl-key-aaaaaa", KEYS.public)  # type: ignore[attr-defined]
+            bench.cloud.register_key("lh-abcdefghijkl-key-aaaaaa", KEYS.public)
         if fault == "region_invalid_parameters":
             bench.emulator.set_fault("capacity_race")
         bench.emulator.set_fault(fault)
@@ -393,7 +306,7 @@ def test_a_bill_is_read(runpod: Bench) -> None:
     start = runpod.emulator.now() - 3600
     runpod.emulator.advance(7200)
 
-    billed = runpod.cloud.billed_usd(id, start=start, end=runpod.emulator.now() + 3600)  # type: ignore[attr-defined]
+    billed = runpod.cloud.billed_usd(id, start=start, end=runpod.emulator.now() + 3600)
 
     assert billed is not None and billed > 1.0
 
