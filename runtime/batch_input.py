@@ -5,25 +5,39 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from runtime.batch_lines import MAX_LINE_BYTES, LineChecker, LineFacts, LineProblem, read_request
+from runtime.batch_lines import MAX_LINE_BYTES, LineChecker, LineFacts, LineProblem, read_custom_id
+from runtime.line_places import find_column
 from schemas.errors import Problem, SpecError
 
 _BUFFER_BYTES = 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BUCKETS = 64
+# How a file begins that is no text with a request a line: what it is, and what makes one of it.
+_OTHER_FORMATS = (
+    (b"\x1f\x8b", "compressed with gzip", "gunzip --keep {name}"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unzstd {name}"),
+    (b"BZh", "compressed with bzip2", "bunzip2 --keep {name}"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "unxz --keep {name}"),
+    (b"PK\x03\x04", "a zip archive", "unzip {name}"),
+    (b"PAR1", "a Parquet table", "Write its rows as JSON lines."),
+    (b"\xff\xfe", "text in UTF-16", "iconv -f utf-16 -t utf-8 {name} > input.jsonl"),
+    (b"\xfe\xff", "text in UTF-16", "iconv -f utf-16 -t utf-8 {name} > input.jsonl"),
+)
 
 # Told of every good line: its ordinal (0, 1, ...), the offset of its first byte, its id's hash, its facts.
 LineSink = Callable[[int, int, int, LineFacts], None]
 
 
 class InputReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch file holds and what is wrong with it. `problems` are the first ones, problem_count is all of them.
+    """What a batch file holds and what is wrong with it. `problems` are the first ones, problem_count is all of them,
+    problem_counts how many there are of each code.
 
     lines: requests (blank lines left out); size: bytes read; end: offset behind the last request's line;
     body_bytes: the bodies alone; max_tokens_sum is over the lines that set a limit, max_tokens_unknown counts the others.
@@ -39,6 +53,7 @@ class InputReport(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens_unknown: int
     problem_count: int
     problems: tuple[Problem, ...] = ()
+    problem_counts: Mapping[str, int] = {}
 
     def raise_if_bad(self) -> None:
         """Raise SpecError carrying the problems, if there are any."""
@@ -53,12 +68,16 @@ class InputReport(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def check_input(path: Path, *, endpoint: str, model: str, line_limit: int = 0, max_problems: int = 100) -> InputReport:
+def check_input(
+    path: Path, *, endpoint: str, model: str, most_tokens: int = 0, line_limit: int = 0, max_problems: int = 100
+) -> InputReport:
     """Read the whole file (or its first line_limit requests) and report; raises SpecError if it cannot be read.
 
-    An empty `model` takes the first line's model and holds all others to it. Costs 16 bytes of memory a line.
+    An empty `model` or `endpoint` takes the first line's and holds all others to it. most_tokens: no line may ask for a
+    longer answer, 0 = any. Costs 16 bytes of memory a line.
     """
-    return scan_input(path, endpoint=endpoint, model=model, line_limit=line_limit, max_problems=max_problems)
+    checker = LineChecker(endpoint=endpoint, model=model, most_tokens=most_tokens)
+    return _scan_file(path, checker, line_limit, max_problems, None)
 
 
 def scan_input(
@@ -71,9 +90,16 @@ def scan_input(
     sink: LineSink | None = None,
 ) -> InputReport:
     """check_input that also tells `sink` of each good line as it goes by."""
-    scan = _Scan(path, LineChecker(endpoint=endpoint, model=model), max_problems)
+    return _scan_file(path, LineChecker(endpoint=endpoint, model=model), line_limit, max_problems, sink)
+
+
+def _scan_file(
+    path: Path, checker: LineChecker, line_limit: int, max_problems: int, sink: LineSink | None
+) -> InputReport:
+    scan = _Scan(path, checker, max_problems)
     with _open_input(path) as file:
         try:
+            _refuse_other_formats(path, file)
             scan.read(file, line_limit, sink)
             scan.find_duplicates(file)
         except OSError as error:
@@ -110,7 +136,7 @@ class _Scan:
         self.checker = checker
         self.max_problems = max_problems
         self.problems: list[Problem] = []
-        self.problem_count = 0
+        self.counts: Counter[str] = Counter()
         self.offsets, self.hashes = array("Q"), array("Q")
         self.lines = self.size = self.end = self.body_bytes = self.max_tokens_sum = self.max_tokens_unknown = 0
 
@@ -124,19 +150,17 @@ class _Scan:
             if isinstance(facts, LineFacts):
                 self._keep(start, facts, sink)
             else:
-                for problem in facts:
-                    self._add(number, problem)
+                self._refuse(number, start, line, facts)
             self.lines += 1
             self.end = end
             if self.lines == line_limit:
                 break
         if self.lines == 0:
-            self._add(0, LineProblem(code="empty_file", message="the file has no requests"))
+            fix = "Write one request a line, as OpenAI's batch files have them."
+            self._add(0, b"", LineProblem(code="empty_file", message="the file has no requests", fix=fix))
 
     def _keep(self, start: int, facts: LineFacts, sink: LineSink | None) -> None:
-        id_hash = hash_bytes(facts.custom_id.encode())
-        self.offsets.append(start)
-        self.hashes.append(id_hash)
+        id_hash = self._keep_id(start, facts.custom_id)
         self.body_bytes += len(memoryview(facts.body))
         if facts.max_tokens >= 0:
             self.max_tokens_sum += facts.max_tokens
@@ -145,13 +169,31 @@ class _Scan:
         if sink is not None:
             sink(self.lines, start, id_hash, facts)
 
-    def _add(self, number: int, problem: LineProblem) -> None:
-        self.problem_count += 1
+    def _keep_id(self, start: int, custom_id: str) -> int:
+        id_hash = hash_bytes(custom_id.encode())
+        self.offsets.append(start)
+        self.hashes.append(id_hash)
+        return id_hash
+
+    def _refuse(self, number: int, start: int, line: bytes, problems: tuple[LineProblem, ...]) -> None:
+        custom_id = read_custom_id(line)
+        if custom_id:
+            self._keep_id(start, custom_id)
+        for problem in problems:
+            self._add(number, line, problem)
+
+    @property
+    def problem_count(self) -> int:
+        return self.counts.total()
+
+    def _add(self, number: int, line: bytes, problem: LineProblem) -> None:
+        self.counts[problem.code] += 1
         if len(self.problems) < self.max_problems:
             self.problems.append(
                 Problem(
                     file=str(self.path),
                     line=number,
+                    column=problem.column or find_column(line, problem.path),
                     message=problem.message,
                     code=problem.code,
                     path=problem.path,
@@ -177,20 +219,21 @@ class _Scan:
             elif len(pairs) < self.max_problems:
                 pairs.append((first[value], ordinal))
             else:
-                self.problem_count += 1
+                self.counts["duplicate_custom_id"] += 1
         self._report_duplicates(file, pairs)
 
     def _report_duplicates(self, file: BinaryIO, pairs: list[tuple[int, int]]) -> None:
         wanted = sorted({self.offsets[ordinal] for pair in pairs for ordinal in pair})
         numbers = find_line_numbers(file, wanted)
         for earlier, later in pairs:
-            old, new = (_read_id(file, self.offsets[ordinal]) for ordinal in (earlier, later))
+            line = _read_line(file, self.offsets[later])
+            old, new = read_custom_id(_read_line(file, self.offsets[earlier])), read_custom_id(line)
             if old == new:
                 text = f"custom_id {new!r} is also that of line {numbers[self.offsets[earlier]]}"
                 problem = LineProblem(
                     code="duplicate_custom_id", message=text, path="custom_id", fix="Make ids unique."
                 )
-                self._add(numbers[self.offsets[later]], problem)
+                self._add(numbers[self.offsets[later]], line, problem)
         self.problems.sort(key=lambda problem: problem.line)
 
     def report(self) -> InputReport:
@@ -205,7 +248,22 @@ class _Scan:
             max_tokens_unknown=self.max_tokens_unknown,
             problem_count=self.problem_count,
             problems=tuple(self.problems),
+            problem_counts=dict(self.counts),
         )
+
+
+def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
+    """Raise SpecError for a file that is compressed, or no JSON lines at all: a million bad lines would say less."""
+    head = file.read(512)
+    file.seek(0)
+    for magic, what, fix in _OTHER_FORMATS:
+        if head.startswith(magic):
+            command = f"Unpack it first: {fix}" if "{name}" in fix else fix
+            raise SpecError(f"the input is {what}", where=str(path), fix=command.format(name=path.name))
+    first = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if first.startswith(b"[") and first[1:].lstrip()[:1] in (b"{", b""):
+        fix = f"Write one request a line: jq --compact-output '.[]' {path.name} > input.jsonl"
+        raise SpecError("the input is one JSON list, not JSON lines", where=str(path), fix=fix)
 
 
 @contextlib.contextmanager
@@ -261,6 +319,6 @@ def _repeated_values(values: array[int]) -> set[int]:
     return repeated
 
 
-def _read_id(file: BinaryIO, offset: int) -> str:
+def _read_line(file: BinaryIO, offset: int) -> bytes:
     file.seek(offset)
-    return msgspec.json.decode(read_request(file.readline(MAX_LINE_BYTES)).custom_id, type=str)
+    return file.readline(MAX_LINE_BYTES)

@@ -10,6 +10,7 @@ LeaseholdError                      1   unexpected
 │   ├── UnclearOutcome                  a create was sent and its answer is lost: it may or may not exist
 │   └── MachineFailed                   a machine did not become ready, or died
 ├── LimitError                      5   refused by a limit of the job or a policy
+│   └── PolicyError                     refused by a rule of the policy
 ├── EngineError                     6   the engine never became healthy
 ├── CancelledError                  7   cancelled by the user
 ├── ExpiredError                    8   time or money used up
@@ -129,6 +130,14 @@ class MachineFailed(CloudError):
 
 class LimitError(LeaseholdError):
     exit_code = 5
+
+
+class PolicyError(LimitError):
+    """`rule` is the first rule that was broken, by its name in the policy's file."""
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", rule: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.rule = rule
 
 
 class EngineError(LeaseholdError):

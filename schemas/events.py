@@ -12,7 +12,7 @@ import msgspec
 from schemas.files import append_line
 from schemas.status import Event, format_time
 
-Source = Literal["planner", "cloud", "engine", "dispatcher", "release"]
+Source = Literal["planner", "cloud", "engine", "dispatcher", "release", "notifier"]
 
 
 def append_event(path: Path, source: Source, event: str, message: str, **data: Any) -> Event:

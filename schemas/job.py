@@ -12,11 +12,11 @@ from schemas.duration import parse_duration
 from schemas.errors import Problem, SpecError
 from schemas.job_check import check_job, list_job_warnings
 from schemas.job_fit import apply_overrides, check_fit, list_fit_warnings
+from schemas.notify import NotifyTarget, make_targets
 from schemas.problems import count_mistakes, merge_problems
 from schemas.raw_spec import find_mapping, find_text
 from schemas.spec_check import check_spec
 from schemas.template import (
-    Accelerator,
     EngineArg,
     ServedEndpoint,
     Template,
@@ -32,7 +32,7 @@ PROJECT_TEMPLATES = Path(__file__).parent.parent / "jobs" / "templates"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of machine to try; gpu, count, min_gb, interconnect, sku_hint are filled in from the template.
+    """One kind of machine to try; gpu, count, min_gb, interconnect, sku_hint, a pod's image come from the template if left out.
 
     gpu: a name of the vocabulary or a cloud's exact id; "" with min_gb > 0 means any GPU with so much memory;
     "cpu" on the local cloud. count: GPUs on one machine. Empty regions, tier and image leave the choice to the
@@ -52,7 +52,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     network_volume: str = ""
     file_system: str = ""
     min_cuda: str = ""
-    interconnect: Literal["", "nvlink", "pcie", "ib"] = ""
+    interconnect: Literal["", "nvlink", "pcie"] = ""
     sku_hint: str = ""
 
     @property
@@ -70,13 +70,17 @@ class Machines(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run may use. max_usd and max_hours are set in every job that costs money; boot_usd None = no limit."""
+    """What the run may use. max_usd and max_hours are set in every job that costs money; boot_usd None = no limit.
+
+    dead_man: "account_key" puts the account's key on Lambda instances, so that they can end themselves; "" does not.
+    """
 
     max_usd: float | None = None
     max_hours: float | None = None
     boot_minutes: float = 30.0
     boot_usd: float | None = None
     heartbeat_minutes: float = 30.0
+    dead_man: Literal["", "account_key"] = ""
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +95,7 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """input and source (the job's own file) are absolute paths; output too, or "" for the run's folder.
+    """input and source (the job's own file) are absolute paths; output too, or "" for the run's folder. Either may be s3://.
 
     template: `name@version` of what was resolved (`<job>@inline` for `deploy:`). overrides: the job's own engine_args.
     """
@@ -108,6 +112,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     dispatch: Dispatch = Dispatch()
     metadata: Mapping[str, str] = {}
+    notify: tuple[NotifyTarget, ...] = ()
     source: str
 
     @property
@@ -123,25 +128,44 @@ class LoadedJob(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Problem, ...] = ()
 
 
+class JobReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What reading a job gave: loaded is None exactly when there are problems; document and template as far as possible."""
+
+    loaded: LoadedJob | None = None
+    document: Document | None = None
+    template: Template | None = None
+    problems: tuple[Problem, ...] = ()
+
+
 def load_job(path: Path, *, templates_dir: Path | None = None, allow_draft: bool = False) -> LoadedJob:
     """Read and check a job and its template; raises SpecError with every problem of both.
 
     Templates come from templates_dir, or else from `templates` beside the job, then from the project's jobs/templates.
     """
-    loaded = load_document(path)
-    document = loaded.document
+    reading = read_job(path, templates_dir=templates_dir, allow_draft=allow_draft)
+    if reading.loaded is None:
+        problems = reading.problems
+        raise SpecError(count_mistakes("the job", problems), where=str(path), problems=problems)
+    return reading.loaded
+
+
+def read_job(path: Path, *, templates_dir: Path | None = None, allow_draft: bool = False) -> JobReading:
+    """The same as a reading, for those who want to look further at what is wrong."""
+    file = load_document(path)
+    document = file.document
     if document is None:
-        raise SpecError(count_mistakes("the job", loaded.problems), where=str(path), problems=loaded.problems)
+        return JobReading(problems=file.problems)
     spec = check_spec(document, "job")
     checked = check_job(document, spec.meant)
-    own = merge_problems(loaded.problems, spec.problems, checked)
-    reading = _read_template(document, [*spec.problems, *checked], templates_dir, allow_draft)
-    fit = check_fit(document, reading.template) if reading.template else []
-    problems = merge_problems(own, reading.problems, fit)
-    if problems:
-        raise SpecError(count_mistakes("the job", problems), where=str(path), problems=problems)
-    assert reading.template is not None, "a reading without problems has a template"
-    return _make_loaded(document, reading.template, reading.warnings)
+    own = merge_problems(file.problems, spec.problems, checked)
+    may_be_draft = allow_draft or document.data.get("allow_draft") is True
+    found = _read_template(document, [*spec.problems, *checked], templates_dir, may_be_draft)
+    fit = check_fit(document, found.template) if found.template else []
+    problems = merge_problems(own, found.problems, fit)
+    if problems or found.template is None:
+        return JobReading(document=document, template=found.template, problems=problems)
+    loaded = _make_loaded(document, found.template, found.warnings)
+    return JobReading(loaded=loaded, document=document, template=loaded.template)
 
 
 def _make_loaded(document: Document, template: Template, warnings: tuple[Problem, ...]) -> LoadedJob:
@@ -196,16 +220,19 @@ def _make_job(document: Document, template: Template) -> Job:
         limits=msgspec.convert(data.get("limits", {}), Limits),
         dispatch=_make_dispatch(data.get("dispatch", {})),
         metadata=data.get("metadata", {}),
+        notify=make_targets(data, folder=source.parent),
         source=str(source),
     )
 
 
 def _make_absolute(text: str, folder: Path) -> str:
+    if "://" in text:
+        return text
     return str((folder / Path(text).expanduser()).resolve())
 
 
 def _make_machines(data: Mapping[str, Any], template: Template) -> Machines:
-    candidates = tuple(_make_candidate(each, template.spec.accelerator) for each in data["candidates"])
+    candidates = tuple(_make_candidate(each, template) for each in data["candidates"])
     return Machines(
         replicas=data.get("replicas", 1),
         min_replicas=data.get("min_replicas", 1),
@@ -214,8 +241,9 @@ def _make_machines(data: Mapping[str, Any], template: Template) -> Machines:
     )
 
 
-def _make_candidate(data: Mapping[str, Any], accelerator: Accelerator) -> Candidate:
+def _make_candidate(data: Mapping[str, Any], template: Template) -> Candidate:
     """Fill in from the template what the candidate leaves out; the template's vram_gb counts for every GPU."""
+    accelerator = template.spec.accelerator
     own = {key: value for key, value in data.items() if key != "any"}
     if "min_cuda" in own:
         own["min_cuda"] = str(own["min_cuda"])
@@ -227,6 +255,9 @@ def _make_candidate(data: Mapping[str, Any], accelerator: Accelerator) -> Candid
         filled |= {"gpu": accelerator.type, "sku_hint": accelerator.sku_hint}
     if "gpu" in filled or filled["count"] > 1:
         filled["interconnect"] = accelerator.interconnect
+    if data["cloud"] == "runpod":
+        # A pod is its image. Lambda's machines have one of their own, and the engine's is a container on them.
+        filled["image"] = data.get("image") or template.spec.engine.image
     return msgspec.convert({**own, **filled}, Candidate)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from schemas.duration import parse_duration
 from schemas.errors import Problem
+from schemas.notify import check_targets
 from schemas.raw_spec import find_list, find_mapping, find_number, find_text, find_value
 from schemas.spec_words import join_words
 from schemas.template_check import SpecPart, check_template, list_template_warnings
@@ -121,6 +124,16 @@ def _check_files(document: Document) -> Iterator[Problem]:
             if message:
                 code = f"missing_{key}" if "no such" in message else f"bad_{key}"
                 yield document.make_problem((key,), message, code=code, fix=fix)
+    if given and output and "://" not in given + output and _is_overwritten(Path(document.file).parent, given, output):
+        message = "the results would be written over the input"
+        yield document.make_problem(("output",), message, code="bad_output", fix="Name another folder.")
+
+
+def _is_overwritten(folder: Path, given: str, output: str) -> bool:
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        source, results = (folder / Path(given).expanduser()).resolve(), folder / Path(output).expanduser()
+        return source in [(results / name).resolve() for name in ("output.jsonl", "error.jsonl")]
+    return False
 
 
 def _judge_input(folder: Path, text: str) -> tuple[str, str]:
@@ -137,10 +150,16 @@ def _judge_input(folder: Path, text: str) -> tuple[str, str]:
 def _judge_output(folder: Path, text: str) -> tuple[str, str]:
     try:
         path = folder / Path(text).expanduser()
-        is_usable = path.is_dir() or not path.exists()
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
     except (OSError, RuntimeError, ValueError):
         return "`output`: this path cannot be used", "Name a folder."
-    return ("", "") if is_usable else ("`output` is a file, not a folder", "Name a folder.")
+    if not there.is_dir():
+        if there != path:
+            return f"`output` cannot be written: {there.name} is a file, not a folder", "Name another folder."
+        return "`output` is a file, not a folder", "Name a folder."
+    if not os.access(there, os.W_OK | os.X_OK):
+        return "`output` cannot be written", "Name a folder in which you may write."
+    return "", ""
 
 
 def _warn_repeated(document: Document) -> Iterator[Problem]:
@@ -150,6 +169,12 @@ def _warn_repeated(document: Document) -> Iterator[Problem]:
             message = f"this candidate is the same as number {candidates.index(candidate) + 1}"
             path = (*_CANDIDATES, index)
             yield document.make_problem(path, message, code="repeated_entry", fix="Remove it.")
+
+
+def _warn_draft(document: Document) -> Iterator[Problem]:
+    if "deploy" in document.data and "allow_draft" in document.data:
+        message = "`allow_draft` has no effect with `deploy`, which has no status"
+        yield document.make_problem(("allow_draft",), message, code="no_effect", fix="Remove it.", at_key=True)
 
 
 def _warn_boot_usd(document: Document) -> Iterator[Problem]:
@@ -163,5 +188,6 @@ _CHECKS: tuple[Callable[[Document], Iterator[Problem]], ...] = (
     _check_window,
     _check_candidates,
     _check_files,
+    check_targets,
 )
-_WARNINGS: tuple[Callable[[Document], Iterator[Problem]], ...] = (_warn_repeated, _warn_boot_usd)
+_WARNINGS: tuple[Callable[[Document], Iterator[Problem]], ...] = (_warn_repeated, _warn_draft, _warn_boot_usd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -10,16 +11,20 @@ from schemas.engine_flags import FIELD_OF_OPTION, OURS, find_flags
 from schemas.errors import Problem
 from schemas.raw_spec import find_list, find_mapping, find_number, find_text, find_value
 from schemas.template import Template, make_engine_args
+from schemas.template_check import SpecPart, check_template
 from schemas.yaml_source import Document, KeyPath
 
 _CANDIDATES: KeyPath = ("machines", "candidates")
+_OVERRIDES: KeyPath = ("overrides", "engine_args")
 _PAID = ("runpod", "lambda")
 _Check = Callable[[Document, Template], Iterator[Problem]]
 
 
 def check_fit(document: Document, template: Template) -> list[Problem]:
     """Every contradiction between a job, as it stands in its file, and its template."""
-    return [problem for check in _CHECKS for problem in check(document, template)]
+    problems = [problem for check in _CHECKS for problem in check(document, template)]
+    told = {problem.path for problem in problems}
+    return problems + [each for each in _check_changed(document, template) if each.path not in told]
 
 
 def list_fit_warnings(document: Document, template: Template) -> list[Problem]:
@@ -89,6 +94,42 @@ def _check_overrides(document: Document, template: Template) -> Iterator[Problem
         path = ("overrides", "engine_args", "speculative_model")
         message = "`speculative_model` needs `num_speculative_tokens` beside it"
         yield document.make_problem(path, message, code="missing_key", fix="Add it.", at_key=True)
+
+
+class _Changed(SpecPart, frozen=True, kw_only=True):
+    """A template's spec with a job's overrides in it; its problems belong to the overrides, which cause them."""
+
+    spec: dict[str, Any]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.spec
+
+    def problem(self, path: KeyPath, message: str, *, code: str, fix: str, at_key: bool = False) -> Problem:
+        mine = find_mapping(self.document.data, self.at)
+        own = (*self.at, path[1]) if len(path) > 1 and path[0] == "engine_args" and path[1] in mine else self.at
+        return self.document.make_problem(own, message, code=code, fix=fix, at_key=at_key or own == self.at)
+
+
+def _check_changed(document: Document, template: Template) -> Iterator[Problem]:
+    """What is wrong only with the overrides in place: the template alone was in order."""
+    changed = find_mapping(document.data, _OVERRIDES)
+    if not changed:
+        return
+    spec = _drop_empty(msgspec.json.decode(msgspec.json.encode(template.spec)))
+    if not template.spec.accelerator.vram_gb:
+        del spec["accelerator"]["vram_gb"]
+    spec["engine_args"] = {**spec.get("engine_args", {}), **changed}
+    # The job's own check of the overrides tells what stands in serve_args as well.
+    clashes = {flag.option for flag in find_flags(template.spec.engine.serve_args)} & changed.keys()
+    if not clashes:
+        yield from check_template(_Changed(document=document, at=_OVERRIDES, spec=spec))
+
+
+def _drop_empty(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _drop_empty(item) for key, item in value.items() if item != ""}
 
 
 def _warn_status(document: Document, template: Template) -> Iterator[Problem]:

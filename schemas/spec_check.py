@@ -205,8 +205,11 @@ def _explain_pattern(case: _Case, _meant: frozenset[KeyPath]) -> Iterator[Proble
         path = (*case.path, str(case.value))
         message = f"the key {quote(str(case.value)[:60])} does not fit here"
         yield case.document.make_problem(path, message, code="bad_format", fix=help_text, at_key=True)
-    elif "://" in case.value and "not supported yet" in help_text:
-        scheme = case.value.split("://")[0]
+    elif (
+        "://" in case.value
+        and "not supported yet" in help_text
+        and (scheme := case.value.split("://")[0]) + "://" not in help_text
+    ):
         message = f"`{case.name}`: {scheme}:// addresses are not supported yet"
         yield case.problem(message, code="not_supported_yet", fix=help_text)
     else:

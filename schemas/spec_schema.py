@@ -1,18 +1,21 @@
-"""The JSON Schemas of a job and a template, as files, as one self-contained text each, and as data to check with."""
+"""The JSON Schemas of a job, a template and a policy, as files, as one self-contained text each, and as data to check with."""
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-SchemaName = Literal["job", "template"]
+SchemaName = Literal["job", "template", "policy"]
 Schema = Mapping[str, Any]
 
 _FOLDER = Path(__file__).parent
-_TEMPLATE_DEFS = "template.schema.json#/$defs/"
+# Whose $defs a schema refers to.
+_TAKES_FROM: Mapping[SchemaName, tuple[str, ...]] = {"job": ("template", "notify"), "policy": ("notify",)}
+_OTHER_DEFS = re.compile(r"(template|notify)\.schema\.json#/\$defs/")
 
 
 def render_schema(name: SchemaName) -> str:
@@ -22,11 +25,14 @@ def render_schema(name: SchemaName) -> str:
 
 @functools.cache
 def load_schema(name: SchemaName) -> Schema:
-    """The schema as data, with what the job's takes from the template's put into its own $defs."""
+    """The schema as data, with what it takes from other schemas put into its own $defs."""
     schema = _read(name)
-    if name == "template":
+    taken = [_read(other)["$defs"] for other in _TAKES_FROM.get(name, ())]
+    if not taken:
         return schema
-    definitions = {**schema["$defs"], **_read("template")["$defs"]}
+    definitions: dict[str, Any] = {}
+    for each in (schema.get("$defs", {}), *taken):
+        definitions |= each
     bundled: Schema = _point_inside({**schema, "$defs": definitions})
     return bundled
 
@@ -45,7 +51,7 @@ def list_properties(root: Schema) -> Iterator[tuple[tuple[str, ...], Schema]]:
     yield from _walk(root, root, ())
 
 
-def _read(name: SchemaName) -> dict[str, Any]:
+def _read(name: str) -> dict[str, Any]:
     schema: dict[str, Any] = json.loads((_FOLDER / f"{name}.schema.json").read_text(encoding="utf-8"))
     return schema
 
@@ -55,9 +61,7 @@ def _point_inside(value: Any) -> Any:
         return {key: _point_inside(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_point_inside(item) for item in value]
-    if isinstance(value, str) and value.startswith(_TEMPLATE_DEFS):
-        return "#/$defs/" + value.removeprefix(_TEMPLATE_DEFS)
-    return value
+    return _OTHER_DEFS.sub("#/$defs/", value) if isinstance(value, str) else value
 
 
 def _walk(schema: Schema, root: Schema, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Schema]]:

@@ -114,7 +114,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One line of events.jsonl; time is RFC 3339 with milliseconds."""
 
     time: str
-    source: Literal["planner", "cloud", "engine", "dispatcher", "release"]
+    source: Literal["planner", "cloud", "engine", "dispatcher", "release", "notifier"]
     event: str
     message: str
     data: dict[str, Any] = {}

@@ -37,7 +37,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where the weights come from.
 
-    huggingface: uri is `owner/model`. local: `builtin:<name>` (shipped with the package), the absolute path of a .gguf
+    huggingface: uri is `owner/model`. local: builtin:tiny-chat or builtin:tiny-embed (shipped), the absolute path of a .gguf
     file (llamacpp; relative ones have been resolved against the template's file), or a path on the machine (vllm).
     auth_secret_ref: `env:NAME`, `file:PATH` or `pulumi:KEY`; never the secret itself.
     """
@@ -56,7 +56,7 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     count: int = 1
     vram_gb: int = 0
-    interconnect: Literal["", "nvlink", "pcie", "ib"] = ""
+    interconnect: Literal["", "nvlink", "pcie"] = ""
     sku_hint: str = ""
 
 
@@ -106,6 +106,17 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     def reference(self) -> str:
         """`name@version`."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest answer that the engine can give to any prompt, 0 = not known.
+
+        vLLM and SGLang refuse a request whose prompt and answer would not fit; llama.cpp cuts the answer short.
+        """
+        longest = self.spec.engine_args.get("max_model_len", 0)
+        if not isinstance(longest, int) or self.spec.engine.type == "llamacpp":
+            return 0 if not isinstance(longest, int) else longest
+        return max(longest - 1, 0)
 
     @property
     def model(self) -> str:

@@ -20,10 +20,14 @@ _GENERATING = ("/v1/chat/completions", "/v1/completions")
 _POOLING = ("/v1/embeddings", "/v1/rerank")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _NOT_FOR_LLAMACPP = (
+    ("engine", "version"),
     ("engine", "image"),
     ("model_source", "revision"),
     ("model_source", "tokenizer_path"),
     ("model_source", "auth_secret_ref"),
+    ("accelerator", "vram_gb"),
+    ("accelerator", "interconnect"),
+    ("accelerator", "sku_hint"),
     ("quantization", "weight"),
     ("quantization", "kv_cache"),
     ("quantization", "weights_artifact_uri"),
@@ -31,6 +35,10 @@ _NOT_FOR_LLAMACPP = (
 LLAMACPP_OPTIONS = frozenset({"max_model_len", "max_num_seqs", "max_num_batched_tokens", "threads", "max_tokens"})
 # The models that are shipped with the package, for the demo and the tests.
 BUILTIN_MODELS = ("builtin:tiny-chat", "builtin:tiny-embed")
+_BUILT_IN = join_words(BUILTIN_MODELS, last="or")
+_BUILTIN_ENDPOINTS = {"builtin:tiny-chat": _GENERATING, "builtin:tiny-embed": ("/v1/embeddings",)}
+# Options that say what kind of model it is, and the values with which it writes text; any other makes it a pooling model.
+_KIND_OPTIONS = {"runner": ("auto", "generate"), "task": ("auto", "generate"), "convert": ("auto", "none")}
 
 
 class SpecPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,13 +132,43 @@ def _check_speculation(part: SpecPart) -> Iterator[Problem]:
             yield part.problem(path, message, code="missing_key", fix=f"Add `{other}`, or remove `{one}`.", at_key=True)
 
 
-def _check_prefill(part: SpecPart) -> Iterator[Problem]:
+def _check_batch(part: SpecPart) -> Iterator[Problem]:
     given = find_mapping(part.data, ("engine_args",))
-    step, longest = (_as_number(given.get(key)) for key in ("max_num_batched_tokens", "max_model_len"))
+    path = ("engine_args", "max_num_batched_tokens")
+    names = ("max_num_batched_tokens", "max_model_len", "max_num_seqs")
+    step, longest, most = (_as_number(given.get(key)) for key in names)
     if step and longest and step < longest and given.get("enable_chunked_prefill") in (False, "false"):
         message = f"without chunked prefill a step of {step:g} tokens cannot take a prompt of {longest:g}"
         fix = "Raise max_num_batched_tokens to max_model_len, or remove enable_chunked_prefill."
-        yield part.problem(("engine_args", "max_num_batched_tokens"), message, code="conflict", fix=fix)
+        yield part.problem(path, message, code="conflict", fix=fix)
+    elif step and most and step < most and find_text(part.data, ("engine", "type")) == "vllm":
+        message = f"a step of {step:g} tokens cannot serve {most:g} requests, which vllm refuses to start with"
+        yield part.problem(path, message, code="conflict", fix="Raise it to max_num_seqs at least.")
+
+
+def _check_kind(part: SpecPart) -> Iterator[Problem]:
+    """Whether the options make a model that can answer the endpoints."""
+    given = find_mapping(part.data, ("engine_args",))
+    endpoints = find_list(part.data, ("supported_endpoints",))
+    writes = any(endpoint in _GENERATING for endpoint in endpoints)
+    for path, option, value in _list_kinds(part):
+        if endpoints and isinstance(value, str) and (value in _KIND_OPTIONS[option]) != writes and value != "auto":
+            message = f"with {option} {value} the engine does not answer {endpoints[0]}"
+            yield part.problem(path, message, code="endpoint", fix="Remove it, or correct supported_endpoints.")
+    if "speculative_model" in given and endpoints and not writes:
+        message = f"speculative decoding is for text, and {endpoints[0]} writes none"
+        path = ("engine_args", "speculative_model")
+        yield part.problem(path, message, code="conflict", fix="Remove it and num_speculative_tokens.", at_key=True)
+
+
+def _list_kinds(part: SpecPart) -> Iterator[tuple[KeyPath, str, Any]]:
+    given, words = find_mapping(part.data, ("engine_args",)), find_list(part.data, ("engine", "serve_args"))
+    yield from ((("engine_args", key), key, given[key]) for key in _KIND_OPTIONS if key in given)
+    for flag in find_flags(words):
+        if flag.option in _KIND_OPTIONS:
+            after = words[flag.index + 1] if flag.index + 1 < len(words) else ""
+            _, equals, value = words[flag.index].partition("=")
+            yield ("engine", "serve_args", flag.index), flag.option, value if equals else after
 
 
 def _as_number(value: Any) -> float | None:
@@ -156,6 +194,13 @@ def _check_source(part: SpecPart) -> Iterator[Problem]:
     if message:
         code = "not_supported_yet" if "not supported yet" in message else "model_source"
         yield part.problem(("model_source", "uri"), message, code=code, fix=fix)
+    served = _BUILTIN_ENDPOINTS.get(uri, ()) if engine == "llamacpp" else ()
+    for index, endpoint in enumerate(find_list(part.data, ("supported_endpoints",)) if served else ()):
+        if endpoint in (*_GENERATING, "/v1/embeddings") and endpoint not in served:
+            message = f"{uri} does not answer {endpoint}"
+            others = join_words((model for model in BUILTIN_MODELS if model != uri), last="or")
+            fix = f"It answers {join_words(served, last='and')}; take {others} for the rest."
+            yield part.problem(("supported_endpoints", index), message, code="endpoint", fix=fix)
     if kind == "local" and engine != "llamacpp" and find_value(part.data, ("model_source", "revision")) is not None:
         message = "a local model has no revision"
         yield part.problem(("model_source", "revision"), message, code="model_source", fix="Remove it.", at_key=True)
@@ -165,9 +210,9 @@ def _judge_source(engine: str, kind: str, uri: str) -> tuple[str, str]:
     if not (engine and kind and uri):
         return "", ""
     if engine == "llamacpp" and kind != "local":
-        return "llamacpp from the hub is not supported yet", f"Use type local with a .gguf file or {BUILTIN_MODELS[0]}."
+        return "llamacpp from the hub is not supported yet", f"Use type local with a .gguf file or {_BUILT_IN}."
     if engine == "llamacpp" and not uri.startswith("builtin:") and not uri.endswith(".gguf"):
-        return "llamacpp needs a .gguf file", f"Name one, or use {BUILTIN_MODELS[0]}."
+        return "llamacpp needs a .gguf file", f"Name one, or use {_BUILT_IN}."
     if engine == "llamacpp" and uri.startswith("builtin:") and uri not in BUILTIN_MODELS:
         return f"there is no {uri}", f"Built in are {join_words(BUILTIN_MODELS, last='and')}."
     if engine != "llamacpp" and uri.startswith("builtin:"):
@@ -191,6 +236,10 @@ def _check_llamacpp(part: SpecPart) -> Iterator[Problem]:
         if find_value(part.data, path) not in (None, "auto"):
             message = f"`{path[-1]}` has no effect with llamacpp"
             yield part.problem(path, message, code="no_effect", fix="Remove it.", at_key=True)
+    gpu = find_text(part.data, ("accelerator", "type"))
+    if gpu and gpu.lower() != "cpu":
+        message = "llamacpp runs on local machines, without a GPU"
+        yield part.problem(("accelerator", "type"), message, code="no_effect", fix="Write `type: cpu`.")
     endpoints = find_list(part.data, ("supported_endpoints",))
     if "/v1/rerank" in endpoints:
         path = ("supported_endpoints", endpoints.index("/v1/rerank"))
@@ -202,6 +251,13 @@ def _check_llamacpp(part: SpecPart) -> Iterator[Problem]:
         yield part.problem(
             path, "llamacpp on several GPUs is not supported yet", code="not_supported_yet", fix="Set 1."
         )
+
+
+def _check_sglang(part: SpecPart) -> Iterator[Problem]:
+    path = ("engine_args", "swap_space")
+    if find_text(part.data, ("engine", "type")) == "sglang" and find_value(part.data, path) is not None:
+        message = "`swap_space` has no effect with sglang, which has none"
+        yield part.problem(path, message, code="no_effect", fix="Remove it.", at_key=True)
 
 
 def _warn_image(part: SpecPart) -> Iterator[Problem]:
@@ -237,9 +293,11 @@ _CHECKS: tuple[Callable[[SpecPart], Iterator[Problem]], ...] = (
     _check_flags,
     _check_engine_args,
     _check_speculation,
-    _check_prefill,
+    _check_batch,
+    _check_kind,
     _check_endpoints,
     _check_source,
     _check_llamacpp,
+    _check_sglang,
 )
 _WARNINGS: tuple[Callable[[SpecPart], Iterator[Problem]], ...] = (_warn_image, _warn_engine, _warn_options)

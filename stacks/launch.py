@@ -1,4 +1,4 @@
-"""How an engine is started, stopped and read on a machine: a template and an offer become POSIX shell scripts. Pure.
+"""How an engine is started and read on a machine: a template and an offer become POSIX shell scripts. Pure.
 
 Called by the Pulumi program, whose remote Commands run the scripts over SSH; compared with stored files in tests.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from schemas.template import Template
 from stacks.launch_llamacpp import list_llamacpp_refusals, make_llamacpp_arguments
 from stacks.launch_sglang import SGLANG_KEY_VARIABLE, list_sglang_refusals, make_sglang_arguments
 from stacks.launch_vllm import find_weights, make_vllm_arguments
+from stacks.refusal import Refusal
 
 # Exit codes of the start script. The life cycle gives a machine back whose GPU check failed and tries the next offer.
 NO_SECRET = 2
@@ -74,7 +75,7 @@ class _Engine(msgspec.Struct, frozen=True, kw_only=True):
     """What this file knows of one kind of engine; key_variable "" means that the key goes in by its file."""
 
     make_arguments: Callable[..., tuple[str, ...]]
-    list_refusals: Callable[[Template], list[str]] = lambda template: []
+    list_refusals: Callable[[Template], list[Refusal]] = lambda template: []
     key_variable: str = ""
     package: str = ""
     image: str = ""
@@ -98,7 +99,7 @@ def make_engine_launch(
     spec = template.spec
     where = _WHERE.get(offer.cloud, "vm")
     engine = _ENGINES[spec.engine.type]
-    _refuse(template, engine, where)
+    _refuse(template, list_launch_refusals(template, offer.cloud))
     image = image or spec.engine.image
     version = spec.engine.version.removeprefix("v").replace("latest", "")
     launch = EngineLaunch(
@@ -127,17 +128,33 @@ def make_engine_launch(
     return launch
 
 
+def list_launch_refusals(template: Template, cloud: str) -> list[Refusal]:
+    """Everything that the template asks for and its engine cannot honour on a cloud's machines."""
+    spec = template.spec
+    ours = "is set by Leasehold"
+    refusals = [
+        Refusal(path=f"engine.serve_args.{flag.index}", message=f"{flag.word} {ours}", fix="Remove it.")
+        for flag in find_flags(spec.engine.serve_args)
+        if flag.option in OURS
+    ]
+    refusals += [
+        Refusal(path=f"engine_args.{name}", message=f"it {ours}", fix="Remove it.")
+        for name in spec.engine_args
+        if name in OURS
+    ]
+    refusals += _ENGINES[spec.engine.type].list_refusals(template)
+    if spec.engine.type == "llamacpp" and _WHERE.get(cloud, "vm") != "local":
+        message = "llamacpp runs on local machines only"
+        refusals.append(Refusal(path="engine.type", message=message, fix="Take vllm for a rented GPU."))
+    return refusals
+
+
 def render_engine_start(launch: EngineLaunch) -> str:
     """The script that starts the engine and waits until it is healthy; safe to run twice.
 
     Standard input: the engine's key, a newline, the hub's token or nothing, a newline. Exit codes: the constants above.
     """
     return render_engine_settings(launch) + _read_scripts("engine_born", "engine_process", "engine_start")
-
-
-def render_engine_stop(launch: EngineLaunch) -> str:
-    """The script that ends the engine within a minute and removes its key; exits 0 always."""
-    return f"container={_quote(launch.container)}\n" + _read_scripts("engine_born", "engine_process", "engine_stop")
 
 
 def render_engine_log(launch: EngineLaunch, *, lines: int = 2000) -> str:
@@ -244,18 +261,10 @@ def _make_gpu_check(template: Template, offer: Offer) -> GpuCheck:
     return GpuCheck(count=template.spec.accelerator.count, min_memory_mib=int(memory_gb * 1024 * _REPORTED_SHARE))
 
 
-def _refuse(template: Template, engine: _Engine, where: Where) -> None:
-    spec = template.spec
-    words = find_flags(spec.engine.serve_args)
-    refusals = [f"engine.serve_args: {flag.word} is set by Leasehold" for flag in words if flag.option in OURS]
-    refusals += [f"engine_args.{name}: it is set by Leasehold" for name in spec.engine_args if name in OURS]
-    refusals += engine.list_refusals(template)
-    if spec.engine.type == "llamacpp" and where != "local":
-        refusals.append("engine.type: llamacpp runs on local machines only; take vllm for a rented GPU")
+def _refuse(template: Template, refusals: Sequence[Refusal]) -> None:
     if refusals:
-        raise SpecError(
-            "; ".join(refusals), where=f"template {template.reference}", fix="Remove it, or take another engine."
-        )
+        where = f"template {template.reference}"
+        raise SpecError("; ".join(map(str, refusals)), where=where, fix=refusals[0].fix)
 
 
 def _read_scripts(*names: str) -> str:

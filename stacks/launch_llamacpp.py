@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.template import Template
+from schemas.template_check import BUILTIN_MODELS
+from stacks.refusal import Refusal
 
 _NAMES = {
     "max_model_len": "--ctx",
@@ -28,16 +30,18 @@ def make_llamacpp_arguments(template: Template, *, port: int) -> tuple[str, ...]
     )
 
 
-def list_llamacpp_refusals(template: Template) -> list[str]:
+def list_llamacpp_refusals(template: Template) -> list[Refusal]:
     """What the template asks for and this server does not have."""
     spec = template.spec
-    refusals = [f"engine_args.{name}: llamacpp has no such option" for name in spec.engine_args if name not in _NAMES]
+    message = "llamacpp has no such option"
+    refusals = [Refusal(path=f"engine_args.{name}", message=message) for name in spec.engine_args if name not in _NAMES]
     if spec.model_source.type != "local":
-        refusals.append("model_source.type: llamacpp takes local models only, a .gguf file or builtin:tiny-chat")
+        message = f"llamacpp takes local models only, a .gguf file, {' or '.join(BUILTIN_MODELS)}"
+        refusals.append(Refusal(path="model_source.type", message=message))
     if spec.parallelism.world_size > 1:
-        refusals.append("parallelism: llamacpp runs on one device")
+        refusals.append(Refusal(path="parallelism", message="llamacpp runs on one device"))
     if "/v1/rerank" in spec.supported_endpoints:
-        refusals.append("supported_endpoints: llamacpp does not serve /v1/rerank here")
+        refusals.append(Refusal(path="supported_endpoints", message="llamacpp does not serve /v1/rerank here"))
     return refusals
 
 

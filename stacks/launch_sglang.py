@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from schemas.template import EngineArg, Template
 from stacks.launch_vllm import find_weights, make_flag
+from stacks.refusal import Refusal
 
 SGLANG_KEY_VARIABLE = "SGLANG_API_KEY"
 # SGLang takes its key as an argument only: add it inside the process, where no list of processes shows it.
@@ -46,10 +47,10 @@ def make_sglang_arguments(template: Template, *, port: int) -> tuple[str, ...]:
     )
 
 
-def list_sglang_refusals(template: Template) -> list[str]:
+def list_sglang_refusals(template: Template) -> list[Refusal]:
     """What the template asks for and SGLang does not have."""
     if "swap_space" in template.spec.engine_args:
-        return ["engine_args.swap_space: sglang has no swap space"]
+        return [Refusal(path="engine_args.swap_space", message="sglang has no swap space")]
     return []
 
 

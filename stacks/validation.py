@@ -1,67 +1,179 @@
-"""What `validate` does: every problem of jobs, templates and inputs at once, offline."""
+"""What `validate` does: every problem of jobs, templates and inputs at once, offline; as text, as data, or for GitHub."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from schemas.errors import Problem, SpecError
-from schemas.job import load_job
+from runtime.batch_input import InputReport, check_input
+from runtime.object_settings import is_object_address
+from schemas.errors import PolicyError, Problem, SpecError
+from schemas.job import JobReading, LoadedJob, read_job
+from schemas.problems import merge_problems
+from schemas.raw_spec import find_text
+from schemas.template import Template, read_template
+from schemas.yaml_source import Document, load_document
 from stacks.console import WORDS, print_data
-from stacks.planning import check_job_input, refuse_bad_output
+from stacks.github import render_annotation
+from stacks.machine_check import find_machine_problems
+from stacks.planning import check_job_policy
+from stacks.policy_gate import is_policy_problem
+
+# Bad lines of one kind that are shown one by one; the rest of their kind is counted.
+_SHOWN = 3
+_LISTED = 10
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in one job; omitted counts problems beyond those listed."""
+    """What was found in one job or template; omitted counts problems beyond those listed.
+
+    problem_counts: how many bad lines the input has of each code, those beyond the listed ones included. input_checked:
+    False for an input in S3, since nothing is contacted here.
+    """
 
     job: str
     ok: bool
+    kind: Literal["job", "template"] = "job"
     requests: int = 0
+    input_checked: bool = True
     problems: tuple[Problem, ...] = ()
     omitted: int = 0
+    problem_counts: Mapping[str, int] = {}
     warnings: tuple[Problem, ...] = ()
 
+    @property
+    def problem_count(self) -> int:
+        return len(self.problems) + self.omitted
 
-def report_problems(jobs: Sequence[Path], *, as_json: bool) -> int:
-    """Check every job; 0 when all are good, else 2."""
+
+def report_problems(jobs: Sequence[Path], *, as_json: bool, as_github: bool = False) -> int:
+    """Check every job, or template; 0 when all are good, 5 when only the policy refuses, else 2."""
     if not jobs:
         raise SpecError("name at least one job", fix="./inv validate jobs/demo.yaml")
+    if as_json and as_github:
+        raise SpecError("--json and --github exclude each other", fix="Keep one of the two.")
     reports = [_check(job) for job in jobs]
     if as_json:
         print_data(reports)
-    else:
-        for report in reports:
-            _print_report(report)
-    return 0 if all(report.ok for report in reports) else SpecError.exit_code
+    for report in () if as_json else reports:
+        if as_github:
+            sys.stdout.writelines(f"{line}\n" for line in _render_annotations(report))
+        else:
+            _print_problems(report)
+        _print_verdict(report)
+    if all(report.ok for report in reports):
+        return 0
+    # What is refused by the policy alone is no mistake of the file.
+    by_policy = all(is_policy_problem(problem) for report in reports for problem in report.problems)
+    return PolicyError.exit_code if by_policy else SpecError.exit_code
 
 
-def _check(job: Path) -> Report:
+def _check(path: Path) -> Report:
+    document = load_document(path).document
+    if document is not None and "spec" in document.data and "machines" not in document.data:
+        return _check_template(path)
+    reading = read_job(path)
+    own = [*reading.problems, *(find_machine_problems(reading.loaded) if reading.loaded else ())]
+    found = _check_input(reading)
+    bad_lines = found.problems if isinstance(found, InputReport) else tuple(found)
+    refused, removed = check_job_policy(reading.loaded) if reading.loaded else ([], [])
+    problems = merge_problems(own, refused) + bad_lines
+    in_s3 = reading.loaded is not None and is_object_address(reading.loaded.job.input)
+    report = Report(job=str(path), ok=not problems, problems=problems, input_checked=not in_s3)
+    if reading.loaded:
+        report = msgspec.structs.replace(report, warnings=merge_problems(reading.loaded.warnings, removed))
+    if isinstance(found, InputReport):
+        omitted = found.problem_count - len(found.problems)
+        counts = found.problem_counts
+        report = msgspec.structs.replace(report, requests=found.lines, omitted=omitted, problem_counts=counts)
+    return report
+
+
+def _check_template(path: Path) -> Report:
+    reading = read_template(path)
+    problems, warnings = reading.problems, reading.warnings
+    return Report(job=str(path), kind="template", ok=not problems, problems=problems, warnings=warnings)
+
+
+def _check_input(reading: JobReading) -> InputReport | Sequence[Problem]:
+    """The input as far as it can be judged: also beside a job with mistakes, whose endpoint or model may be unknown."""
+    document = reading.document
+    told = {problem.path for problem in reading.problems}
+    if document is None or "input" in told or not _names_file(document):
+        return ()
+    if is_object_address(find_text(document.data, ("input",))):
+        return ()  # nothing is contacted here; it is checked when it is planned
+    path = _find_input(document, reading.loaded)
+    endpoint = "" if "endpoint" in told else find_text(document.data, ("endpoint",)) or "/v1/chat/completions"
+    model, most_tokens = _find_bounds(reading.template, reading.loaded)
     try:
-        loaded = load_job(job)
-        refuse_bad_output(loaded.job)
-        found = check_job_input(loaded)
+        return check_input(path, endpoint=endpoint, model=model, most_tokens=most_tokens)
     except SpecError as error:
-        problems = error.problems or (Problem(file=error.where or str(job), message=error.what, fix=error.fix),)
-        return Report(job=str(job), ok=False, problems=problems, omitted=error.omitted)
-    return Report(
-        job=str(job),
-        ok=found.problem_count == 0,
-        requests=found.lines,
-        problems=found.problems,
-        omitted=found.problem_count - len(found.problems),
-        warnings=loaded.warnings,
-    )
+        if error.where == str(path):
+            return [document.make_problem(("input",), error.what, code="bad_input", fix=error.fix)]
+        return [Problem(file=error.where, message=error.what, code="bad_input", fix=error.fix)]
 
 
-def _print_report(report: Report) -> None:
+def _names_file(document: Document) -> bool:
+    """Whether the input is on this computer: what is in a bucket is checked when it has been fetched."""
+    text = find_text(document.data, ("input",))
+    return bool(text) and "://" not in text
+
+
+def _find_input(document: Document, loaded: LoadedJob | None) -> Path:
+    if loaded:
+        return Path(loaded.job.input)
+    folder = Path(document.file).resolve().parent
+    return (folder / Path(find_text(document.data, ("input",))).expanduser()).resolve()
+
+
+def _find_bounds(template: Template | None, loaded: LoadedJob | None) -> tuple[str, int]:
+    """The model that lines must ask for and the longest answer; overrides count only when they are in order."""
+    if template is None:
+        return "", 0
+    return template.model, template.most_tokens if loaded else 0
+
+
+def _render_annotations(report: Report) -> Iterator[str]:
+    root = Path.cwd()
+    yield from (render_annotation(warning, "warning", root=root) for warning in report.warnings)
+    yield from (render_annotation(problem, "error", root=root) for problem in report.problems)
+    if report.omitted:
+        file = report.problems[-1].file
+        rest = Problem(file=file, message=f"{report.omitted:,} more problems, in lines further down", code="more")
+        yield render_annotation(rest, "error", root=root)
+
+
+def _print_problems(report: Report) -> None:
     for warning in report.warnings:
         WORDS.print(f"warning: {warning}", style="yellow", markup=False)
     for problem in report.problems:
+        if problem.code not in report.problem_counts:
+            WORDS.print(str(problem), markup=False)
+    for code, count in report.problem_counts.items():
+        _print_kind(code, count, [problem for problem in report.problems if problem.code == code])
+
+
+def _print_kind(code: str, count: int, problems: Sequence[Problem]) -> None:
+    """The first bad lines of one kind, and where the others are."""
+    for problem in problems[:_SHOWN]:
         WORDS.print(str(problem), markup=False)
-    if report.omitted:
-        WORDS.print(f"... and {report.omitted:,} more")
-    count = len(report.problems) + report.omitted
-    verdict = f"ok, {report.requests:,} requests" if report.ok else f"{count:,} problem(s)"
+    rest = count - len(problems[:_SHOWN])
+    if rest:
+        numbers = ", ".join(f"{problem.line}" for problem in problems[_SHOWN : _SHOWN + _LISTED])
+        where = f": lines {numbers}{', ...' if rest > _LISTED else ''}" if numbers else ""
+        WORDS.print(f"... and {rest:,} more [{code}]{where}", markup=False)
+
+
+def _print_verdict(report: Report) -> None:
+    count = report.problem_count
+    counted = (
+        f"{report.requests:,} requests" if report.input_checked else "its input is in S3: checked when it is planned"
+    )
+    good = "ok, a template" if report.kind == "template" else f"ok, {counted}"
+    verdict = good if report.ok else f"{count:,} problem(s)"
     WORDS.print(f"{report.job}: {verdict}", style="green" if report.ok else "red", markup=False)

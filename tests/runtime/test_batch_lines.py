@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.batch_bodies import find_body_kind
 from runtime.batch_lines import LineChecker, LineFacts, read_max_tokens, read_request
 
 ENDPOINT = "/v1/chat/completions"
-GOOD = {"custom_id": "a", "method": "POST", "url": ENDPOINT, "body": {"model": "tiny", "messages": []}}
+MESSAGES = [{"role": "user", "content": "hi"}]
+GOOD = {"custom_id": "a", "method": "POST", "url": ENDPOINT, "body": {"model": "tiny", "messages": MESSAGES}}
 
 
 def check(line: bytes, model: str = "tiny") -> Any:
@@ -33,9 +35,9 @@ BAD: list[tuple[str, bytes, list[str]]] = [
     ("an array", b"[1]", ["invalid_json_line"]),
     ("two values", changed() + b" {}", ["invalid_json_line"]),
     ("not UTF-8", changed().replace(b"tiny", b"ti\xff\xfe"), ["invalid_json_line"]),
-    ("not UTF-8 in a skipped place", changed().replace(b"[]", b'["\xff"]'), ["invalid_json_line"]),
-    ("NaN", changed().replace(b"[]", b"[NaN]"), ["invalid_json_line"]),
-    ("too deep", changed().replace(b"[]", b"[" * 100_000 + b"]" * 100_000), ["invalid_json_line"]),
+    ("not UTF-8 in a skipped place", changed().replace(b'"hi"', b'"\xff"'), ["invalid_json_line"]),
+    ("NaN", changed().replace(b'"hi"', b"NaN"), ["invalid_json_line"]),
+    ("too deep", changed().replace(b'"hi"', b"[" * 100_000 + b"]" * 100_000), ["invalid_json_line"]),
     ("a key twice, first of the wrong type", b'{"custom_id":1,' + changed()[1:], ["invalid_json_line"]),
     ("no id", changed(custom_id=...), ["missing_custom_id"]),
     ("a number as id", changed(custom_id=7), ["missing_custom_id"]),
@@ -49,14 +51,18 @@ BAD: list[tuple[str, bytes, list[str]]] = [
     ("no body", changed(body=...), ["invalid_body"]),
     ("body as text", changed(body="{}"), ["invalid_body"]),
     ("body as array", changed(body=[]), ["invalid_body"]),
-    ("no model", changed(body={"messages": []}), ["model_mismatch"]),
-    ("another model", changed(body={"model": "big"}), ["model_mismatch"]),
-    ("a model that is no text", changed(body={"model": 3}), ["model_mismatch"]),
-    ("a stream", changed(body={"model": "tiny", "stream": True}), ["stream_not_supported"]),
-    ("a stream in words", changed(body={"model": "tiny", "stream": "yes"}), ["stream_not_supported"]),
+    ("no model", changed(body={"messages": MESSAGES}), ["model_mismatch"]),
+    ("another model", changed(body={"model": "big", "messages": MESSAGES}), ["model_mismatch"]),
+    ("a model that is no text", changed(body={"model": 3, "messages": MESSAGES}), ["model_mismatch"]),
+    ("a stream", changed(body={"model": "tiny", "messages": MESSAGES, "stream": True}), ["stream_not_supported"]),
+    (
+        "a stream in words",
+        changed(body={"model": "tiny", "messages": MESSAGES, "stream": "yes"}),
+        ["stream_not_supported"],
+    ),
     (
         "everything",
-        changed(custom_id="", method="PUT", url="/", body={"model": "x", "stream": True}),
+        changed(custom_id="", method="PUT", url="/", body={"model": "x", "messages": MESSAGES, "stream": True}),
         ["empty_custom_id", "invalid_method", "url_mismatch", "model_mismatch", "stream_not_supported"],
     ),
 ]
@@ -81,18 +87,18 @@ def test_a_line_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     [
         {"model": "tiny", "stream": False},
         {"model": "tiny", "stream": None, "max_tokens": None},
-        {"model": "tiny", "max_tokens": "many", "unknown": {"deep": [1.5, None]}},
+        {"model": "tiny", "max_tokens": 60.0, "guided_regex": {"deep": [1.5, None]}},
     ],
 )
 def test_what_the_engine_may_judge_is_let_through(body: dict[str, Any]) -> None:
-    assert codes(changed(body=body)) == []
+    assert codes(changed(body=body | {"messages": MESSAGES})) == []
 
 
 def test_an_empty_model_takes_the_first_and_holds_the_others_to_it() -> None:
     checker = LineChecker(endpoint=ENDPOINT, model="")
 
-    assert isinstance(checker.check(changed(body={"model": "one"})), LineFacts)
-    second = checker.check(changed(body={"model": "two"}))
+    assert isinstance(checker.check(changed(body={"model": "one", "messages": MESSAGES})), LineFacts)
+    second = checker.check(changed(body={"model": "two", "messages": MESSAGES}))
 
     assert checker.model == "one"
     assert not isinstance(second, LineFacts)
@@ -131,6 +137,7 @@ def test_no_bytes_crash_the_check(data: bytes) -> None:
     assert isinstance(found, LineFacts) or len(found) >= 1
 
 
+TYPED = {*find_body_kind(ENDPOINT).names, "stream"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -140,7 +147,7 @@ JSON = st.recursive(
 
 @given(st.text(min_size=1), st.dictionaries(st.text(max_size=8), JSON, max_size=5), st.booleans())
 def test_every_good_line_passes_and_comes_back_as_it_was(custom_id: str, extra: dict[str, Any], escapes: bool) -> None:
-    body = {key: value for key, value in extra.items() if key != "stream"} | {"model": "tiny"}
+    body = {key: value for key, value in extra.items() if key not in TYPED} | {"model": "tiny", "messages": MESSAGES}
     text = json.dumps(GOOD | {"custom_id": custom_id, "body": body}, ensure_ascii=escapes)
     line = text.encode("utf-8", "surrogatepass")
     if "\\ud" in text.lower() or any(0xD800 <= ord(letter) < 0xE000 for letter in text):

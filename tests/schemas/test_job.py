@@ -52,12 +52,36 @@ def test_candidates_take_from_the_template_what_they_leave_out(tmp_path: Path) -
 
     candidates = load(tmp_path, job, template=template).job.machines.candidates
 
+    image = "vllm/vllm-openai:v0.32.0"
     assert candidates == (
-        Candidate(cloud="runpod", gpu="H100", min_gb=24, count=2, tier="secure", interconnect="nvlink"),
+        Candidate(cloud="runpod", gpu="H100", min_gb=24, count=2, tier="secure", interconnect="nvlink", image=image),
         Candidate(cloud="lambda", gpu="H100", min_gb=24, count=2, interconnect="nvlink", sku_hint="gpu_2x_h100"),
-        Candidate(cloud="runpod", gpu="", min_gb=48, count=2, min_cuda="12.8", interconnect="nvlink"),
+        Candidate(cloud="runpod", gpu="", min_gb=48, count=2, min_cuda="12.8", interconnect="nvlink", image=image),
         Candidate(cloud="local", gpu="cpu", count=2),
     )
+
+
+def test_a_pods_image_is_the_candidates_then_the_templates_and_else_left_to_the_settings(tmp_path: Path) -> None:
+    named = load(tmp_path, break_text(JOB, "tier: secure", "image: me/own:1"))
+    without = load(tmp_path, template=break_text(TEMPLATE, "    image: vllm/vllm-openai:v0.32.0\n", ""))
+
+    assert [each.image for each in named.job.machines.candidates] == ["me/own:1", ""]
+    assert [each.image for each in without.job.machines.candidates] == ["", ""]
+
+
+def test_a_job_may_ask_for_a_draft(tmp_path: Path) -> None:
+    job = break_text(JOB, "template: qwen@v1.0.0\n", "template: qwen@v1.0.0\nallow_draft: true\n")
+
+    loaded = load(tmp_path, job, template=TEMPLATE.replace("status: active", "status: draft"))
+
+    assert [warning.code for warning in loaded.warnings] == ["draft_template"]
+
+
+def test_that_a_draft_is_allowed_says_nothing_about_an_inline_spec(tmp_path: Path) -> None:
+    spec = TEMPLATE.partition("spec:\n")[2]
+    job = break_text(JOB, "template: qwen@v1.0.0\n", f"allow_draft: true\ndeploy:\n{spec}")
+
+    assert [(each.line, each.code) for each in load(tmp_path, job).warnings] == [(6, "no_effect")]
 
 
 def test_overrides_are_in_the_template_that_comes_back(tmp_path: Path) -> None:

@@ -32,9 +32,11 @@ MISTAKES = [
     ("data/tickets.jsonl", '"a\\0b"', "3:8", ["does not fit", "path of a file"]),
     ("data/tickets.jsonl", "~nobody-of-this-name/x", "3:8", ["cannot be used"]),
     ("data/tickets.jsonl", "x" * 300, "3:8", ["cannot be used"]),
-    ("data/tickets.jsonl", "s3://bucket/in.jsonl", "3:8", ["s3:// addresses are not supported yet"]),
+    ("data/tickets.jsonl", "gs://bucket/in.jsonl", "3:8", ["gs:// addresses are not supported yet"]),
+    ("data/tickets.jsonl", "s3://bucket", "3:8", ["does not fit", "s3://bucket/key"]),
     ("data/tickets.jsonl", "[a, b]", "3:8", ["`input`: expected text, found a list"]),
-    ("output: results/", "output: s3://bucket/", "4:9", ["s3:// addresses are not supported yet", "path of a folder"]),
+    ("output: results/", "output: s3://bucket/", "4:9", ["does not fit", "s3://bucket/prefix/"]),
+    ("output: results/", "output: gs://b/c", "4:9", ["gs:// addresses are not supported yet", "path of a folder"]),
     ("output: results/", "output: data/tickets.jsonl", "4:9", ["is a file, not a folder"]),
     ("endpoint: /v1/chat/completions", "endpoint: /v1/chat/completion", "5:11", ["Did you mean /v1/chat/completions?"]),
     (

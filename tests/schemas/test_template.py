@@ -116,6 +116,17 @@ def test_the_model_that_requests_ask_for_is_the_served_name(tmp_path: Path, uri:
     assert load_text(tmp_path, text).model == model
 
 
+@pytest.mark.parametrize(("change", "most"), [({}, 0), ({"max_model_len": "4096"}, 4095), ({"max_model_len": 1}, 0)])
+def test_the_longest_answer_leaves_room_for_a_prompt(tmp_path: Path, change: dict[str, str], most: int) -> None:
+    text = TEMPLATE.replace("max_num_seqs: 64", f"max_num_seqs: 64\n    {json.dumps(change)[1:-1]}")
+
+    assert load_text(tmp_path, text).most_tokens == most
+
+
+def test_llamacpp_cuts_an_answer_short_and_so_may_be_asked_for_all_of_it() -> None:
+    assert load_template(PROJECT / "jobs" / "templates" / "tiny-chat.yaml").most_tokens == 2048
+
+
 def test_a_gguf_file_is_found_from_the_templates_folder(tmp_path: Path) -> None:
     text = (
         "name: a\nversion: 1.0.0\nspec:\n  engine: {type: llamacpp}\n  model_source: {type: local, uri: models/x.gguf}\n"

@@ -18,7 +18,7 @@ import msgspec
 import psutil
 import pytest
 
-from stacks.launch import EngineLaunch, render_engine_start, render_engine_stop
+from stacks.launch import EngineLaunch, render_engine_start
 
 ROOT = Path(__file__).parents[3]
 KEY = "engine-key-that-nobody-may-see"
@@ -85,9 +85,6 @@ class MachineUnderTest:
 
     def start(self, launch: EngineLaunch) -> subprocess.CompletedProcess[str]:
         return self.run(render_engine_start(launch))
-
-    def stop(self, launch: EngineLaunch) -> subprocess.CompletedProcess[str]:
-        return self.run(render_engine_stop(launch))
 
     def wait_for_engine(self) -> psutil.Process:
         pid_file = self.folder / "engine.pid"

@@ -21,6 +21,7 @@ from schemas.template import (
     ServedEndpoint,
     Template,
     TemplateSpec,
+    load_template,
 )
 from stacks.launch import (
     EngineLaunch,
@@ -28,10 +29,10 @@ from stacks.launch import (
     render_engine_log,
     render_engine_settings,
     render_engine_start,
-    render_engine_stop,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
+TEMPLATES = Path(__file__).parents[3] / "jobs" / "templates"
 CHAT: tuple[ServedEndpoint, ...] = ("/v1/chat/completions",)
 GPUS = {"H100": 80, "A10": 24, "H200": 141, "L40S": 48, "T4": 16, "cpu": 0}
 IMAGE = "vllm/vllm-openai:v0.11.0"
@@ -65,6 +66,14 @@ def make_launch(
         cloud=cloud, gpu=gpu, gpu_id=gpu, count=count, memory_gb=GPUS[gpu], price_usd_per_hour=0 if gpu == "cpu" else 2
     )
     return make_engine_launch(template, offer, port=8001, image=image, cache_dir=cache_dir)
+
+
+def launch_shipped(template: Template) -> EngineLaunch:
+    gpu, count = template.spec.accelerator.type, template.spec.accelerator.count
+    cloud = "local" if gpu == "cpu" else "runpod"
+    memory_gb = template.spec.accelerator.vram_gb
+    offer = Offer(cloud=cloud, gpu=gpu, gpu_id=gpu, count=count, memory_gb=memory_gb, price_usd_per_hour=2)
+    return make_engine_launch(template, offer, port=8001)
 
 
 LOCAL = {"type": "local"}
@@ -184,13 +193,14 @@ LAUNCHES = {
         engine_args={"speculative_model": "a/draft", "num_speculative_tokens": 4},
     ),
 }
+# Every template that is shipped, on a pod or, for the tiny models, on this computer.
+SHIPPED = {f"shipped-{path.stem}": launch_shipped(load_template(path)) for path in sorted(TEMPLATES.glob("*.yaml"))}
 # The whole scripts once; the part that differs for each launch.
 WHOLE = {
     "start": render_engine_start(LAUNCHES["vllm-pod"]),
-    "stop": render_engine_stop(LAUNCHES["vllm-vm"]),
     "log": render_engine_log(LAUNCHES["vllm-vm"]),
 }
-TEXTS = {name: render_engine_settings(launch) for name, launch in LAUNCHES.items()} | {
+TEXTS = {name: render_engine_settings(launch) for name, launch in (LAUNCHES | SHIPPED).items()} | {
     f"whole-{name}": text for name, text in WHOLE.items()
 }
 
@@ -207,6 +217,25 @@ def test_a_rendered_script_is_what_the_stored_file_says(name: str) -> None:
 
 def test_no_stored_file_is_left_without_a_launch() -> None:
     assert sorted(path.stem for path in GOLDEN.iterdir()) == sorted(TEXTS)
+
+
+def test_the_shipped_templates_are_of_every_kind() -> None:
+    settings = {name: TEXTS[name] for name in SHIPPED}
+    kinds = {
+        "tensor parallel over 8": "--tensor-parallel-size 8",
+        "quantized": "--quantization fp8",
+        "quantized in 4 bits": "--quantization awq_marlin",
+        "gated": "needs_hf_token=yes",
+        "a revision": "--revision ",
+        "a chat template": "--chat-template ",
+        "embeddings or rerank": "--runner pooling",
+        "long context": "--max-model-len 262144",
+        "speculative": "--speculative-config",
+        "local": "llamacpp-server",
+    }
+
+    assert [kind for kind, words in kinds.items() if not any(words in text for text in settings.values())] == []
+    assert len(settings) >= 12
 
 
 @pytest.mark.wire

@@ -160,7 +160,7 @@ def test_the_engine_gets_a_session_of_its_own_with_any_tool_for_it(
     assert os.getsid(machine.engine.pid) == machine.engine.pid
 
 
-def test_without_such_a_tool_the_engine_survives_a_hangup_and_can_be_stopped(
+def test_without_such_a_tool_the_engine_survives_a_hangup_and_can_be_replaced(
     machine: Any, launch: EngineLaunch
 ) -> None:
     machine.allow_only(*TOOLS, "bash")
@@ -169,8 +169,9 @@ def test_without_such_a_tool_the_engine_survives_a_hangup_and_can_be_stopped(
     engine.send_signal(signal.SIGHUP)
     assert machine.ask(launch.port, "/health")[0] == 200
 
-    machine.stop(launch)
+    result = machine.start(msgspec.structs.replace(launch, arguments=(*launch.arguments, "--alias", "other")))
 
+    assert result.returncode == 0, result.stderr
     assert machine.is_gone(engine)
 
 

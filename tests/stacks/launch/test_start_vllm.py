@@ -117,15 +117,17 @@ def test_the_container_gets_its_secrets_by_a_file_that_is_gone_once_it_serves(
     assert gpu_machine.key not in said and gpu_machine.token not in said
 
 
-def test_stop_removes_the_container_and_with_it_the_engine(gpu_machine: Any, pod_launch: EngineLaunch) -> None:
+def test_a_start_that_replaces_removes_the_old_container_first(gpu_machine: Any, pod_launch: EngineLaunch) -> None:
     launch = as_vm(pod_launch)
     gpu_machine.start(launch)
+    old = gpu_machine.engine
 
-    result = gpu_machine.stop(launch)
+    result = gpu_machine.start(msgspec.structs.replace(launch, arguments=(*launch.arguments, "--seed", "1")))
 
-    assert (result.returncode, result.stderr) == (0, "")
-    assert (gpu_machine.home / "docker.log").read_text().splitlines()[-1] == f"rm -f {launch.container}"
-    gpu_machine.wait_for(lambda: gpu_machine.find_processes() == [])
+    assert result.returncode == 0, result.stderr
+    words = [line.split()[0] for line in (gpu_machine.home / "docker.log").read_text().splitlines()]
+    assert words[-3:] == ["rm", "info", "run"]
+    gpu_machine.wait_for(lambda: gpu_machine.is_gone(old))
 
 
 def test_an_image_that_cannot_be_pulled_fails_with_dockers_words(gpu_machine: Any, pod_launch: EngineLaunch) -> None:
