@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 
 # Without markup: clouds, paths and users write brackets that mean nothing.
@@ -18,17 +20,35 @@ def print_data(data: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
 
 
+def print_line(data: Any) -> None:
+    """Print a record as one line of JSON on stdout, at once."""
+    sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+    sys.stdout.flush()
+
+
 def print_text(text: str) -> None:
     """Print text on stdout as it is."""
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
 
 
-def make_table(*columns: str) -> Table:
-    """A plain table without lines, as all our lists are."""
+def make_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """A plain table without lines, as all our lists are; the columns in `right` hold figures."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, justify="right" if column in right else "left")
     return table
+
+
+class Fitting:
+    """Shows `wide` where the terminal has room for all of it, else `narrow`: squeezed tables cannot be read."""
+
+    def __init__(self, wide: RenderableType, narrow: RenderableType) -> None:
+        self.wide = wide
+        self.narrow = narrow
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needed = Measurement.get(console, options.update(width=10_000), self.wide).maximum
+        yield self.wide if needed <= options.max_width else self.narrow
 
 
 def print_table(table: RenderableType) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees: the live view of a run, its summary, plan, status table and receipt. Pure rendering with rich."""
+"""What a person sees of runs: the live view, the summary, the table of all. Pure rendering with rich."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from providers.open_clouds import CONSOLES
 from schemas.status import MachineStatus, Progress, Status
-from stacks.plan import Plan
+from stacks.console import Fitting, make_table
+from stacks.duration_words import format_duration
 from stacks.receipt import Receipt
+from stacks.receipt_view import render_cost_line
 
 _STATE_STYLES = {
     "completed": "green",
@@ -89,9 +92,12 @@ def render_summary(status: Status, receipt: Receipt | None) -> Text:
     """The last words about a run; an unproven release is the very last line, in red."""
     style = _STATE_STYLES.get(status.state, "")
     text = Text.assemble((status.state, f"bold {style}"), f"  {status.message}\n")
-    for label, path in (("answers", status.output_file), ("failures", status.error_file)):
+    rest = "the rest" if receipt and receipt.requests_not_run else "failures"
+    for label, path in (("answers", status.output_file), (rest, status.error_file)):
         if path:
             text.append(f"  {label:<9} {path}\n")
+    if receipt and receipt.requests_not_run:
+        text.append(f"  requests  {_describe_requests(receipt)}\n")
     if receipt:
         text.append(f"  cost      {render_cost_line(receipt)}\n")
     if status.started_at and status.ended_at:
@@ -99,9 +105,14 @@ def render_summary(status: Status, receipt: Receipt | None) -> Text:
     if status.released == "verified":
         text.append("  released  verified: no machine of this run is left\n", style="green")
     elif status.released == "unverified":
-        command = f"./inv release {status.run}"
-        text.append(f"\nRELEASE NOT VERIFIED: {_describe_left(status)}. Run now: {command}\n", style="bold red")
+        words = f"{_describe_left(status)}. Run now: ./inv release {status.run}{_name_consoles(status)}"
+        text.append(f"\nRELEASE NOT VERIFIED: {words}\n", style="bold red")
     return text
+
+
+def _describe_requests(receipt: Receipt) -> str:
+    failed = f", {receipt.requests_failed:,} failed" if receipt.requests_failed else ""
+    return f"{receipt.requests_completed:,} answered{failed}, {receipt.requests_not_run:,} not run"
 
 
 def _parse_time(text: str) -> float:
@@ -116,109 +127,28 @@ def _describe_left(status: Status) -> str:
     return f"{len(left)} machine(s) may still cost money: {named}"
 
 
-def render_cost_line(receipt: Receipt) -> str:
-    """USD, what was expected, and the price of a million tokens, in one line."""
-    low, likely, high = receipt.estimated_usd
-    parts = [f"{receipt.usd:.2f} USD (expected {low:.2f} to {high:.2f}, likely {likely:.2f})"]
-    if receipt.billed_usd is not None:
-        parts.append(f"billed {receipt.billed_usd:.2f}")
-    if receipt.usd_per_million_tokens is not None:
-        parts.append(f"{receipt.usd_per_million_tokens:.2f} per million tokens")
-    return ", ".join(parts)
+def _name_consoles(status: Status) -> str:
+    """Where a person sees and ends by hand what may be left; with no machine known, in any cloud."""
+    clouds = dict.fromkeys(machine.cloud for machine in status.machines if machine.state != "gone")
+    pages = [CONSOLES[cloud] for cloud in (clouds or CONSOLES) if cloud in CONSOLES]
+    return f" (or by hand: {' '.join(pages)} )" if pages else ""
 
 
-def render_plan(plan: Plan) -> RenderableType:
-    """What `plan` shows: requests, ranked offers, cost with its assumptions, limits."""
-    job, estimate = plan.job, plan.estimate
-    head = Text.assemble(
-        (job.name, "bold"),
-        f"  {plan.input.requests:,} requests to {job.endpoint}, model {plan.template.model}, template {job.template}\n",
-        _describe_taken_over(plan),
-        f"  {job.machines.replicas} machine(s), at least {job.machines.min_replicas} to go on\n",
-    )
-    offers = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("try", "cloud", "GPU", "tier", "region", "USD/h", "stock"):
-        offers.add_column(column, justify="right" if column == "USD/h" else "left")
-    for rank, choice in enumerate(plan.choices[:12], start=1):
-        offer = choice.offer
-        gpu = offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
-        stock = offer.stock or ("" if offer.available else "sold out")
-        offers.add_row(
-            str(rank), offer.cloud, gpu, offer.tier, offer.region, f"{offer.price_usd_per_hour:.2f}", stock.lower()
-        )
-    cost = Text.assemble(
-        ("\n  cost   ", "dim"),
-        f"{estimate.low_usd:.2f} / {estimate.likely_usd:.2f} / {estimate.high_usd:.2f} USD (low / likely / high), ",
-        f"{format_duration(estimate.low_hours * 3600)} to {format_duration(estimate.high_hours * 3600)}\n",
-        *(f"           {line}\n" for line in estimate.assumptions),
-        ("  limits ", "dim"),
-        _describe_limits(plan),
-    )
-    return Group(head, offers, cost)
-
-
-def _describe_taken_over(plan: Plan) -> str:
-    taken = plan.taken_over
-    if taken is None:
-        return ""
-    failed = f" and {taken.failures:,} final failures" if taken.failures else ""
-    return f"  left of {plan.requests:,}: {taken.answers:,} answers{failed} are taken over from {plan.resumes}\n"
-
-
-def _describe_limits(plan: Plan) -> str:
-    limits = plan.job.limits
-    money = f"{limits.max_usd:.2f} USD" if limits.max_usd is not None else "no limit in USD"
-    return f"{money}, {format_duration(plan.lifetime_s)}, {limits.boot_minutes:.0f} minutes to boot"
-
-
-def render_runs(statuses: Sequence[Status]) -> Table:
-    """The table of `status` over many runs."""
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("run", "state", "released", "requests", "failed", "USD", "started"):
-        table.add_column(column, justify="right" if column in ("requests", "failed", "USD") else "left", no_wrap=True)
+def render_runs(statuses: Sequence[Status]) -> RenderableType:
+    """The table of `status` over many runs; some lines a run where the terminal is too narrow for it."""
+    numbers = ("requests", "failed", "USD")
+    table = make_table("run", "state", "released", "requests", "failed", "USD", "started", right=numbers)
+    narrow = Text()
     for status in statuses:
         counts = status.request_counts
+        state = Text(status.state, style=_STATE_STYLES.get(status.state, ""))
         released = Text(status.released, style="bold red" if status.released == "unverified" else "")
-        table.add_row(
-            status.run,
-            Text(status.state, style=_STATE_STYLES.get(status.state, "")),
-            released,
-            f"{counts.completed:,}/{counts.total:,}",
-            f"{counts.failed:,}",
-            f"{status.usd_so_far:.2f}",
-            (status.started_at or "")[:16].replace("T", " "),
+        requests, usd = f"{counts.completed:,}/{counts.total:,}", f"{status.usd_so_far:.2f}"
+        started = (status.started_at or "")[:16].replace("T", " ")
+        table.add_row(status.run, state, released, requests, f"{counts.failed:,}", usd, started)
+        narrow.append_text(
+            Text.assemble((status.run, "bold"), "\n  ", state, ", released: ", released, f"  {started}\n")
         )
-    return table
-
-
-def render_receipt(receipt: Receipt) -> RenderableType:
-    """The receipt as a table, one line a machine."""
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("machine", "cloud", "id", "offer", "boot", "work", "idle", "USD/h", "USD", "billed", "gone"):
-        table.add_column(column, justify="right" if column in ("USD/h", "USD", "billed") else "left")
-    for line in receipt.machines:
-        table.add_row(
-            str(line.index),
-            line.cloud,
-            line.id,
-            line.offer,
-            format_duration(line.boot_s),
-            format_duration(line.work_s),
-            format_duration(line.idle_s),
-            f"{line.usd_per_hour:.2f}",
-            f"{line.usd:.4f}",
-            "" if line.billed_usd is None else f"{line.billed_usd:.4f}",
-            "proven" if line.proven_gone else Text("NOT PROVEN", style="bold red"),
-        )
-    return Group(table, Text(f"\n  total  {render_cost_line(receipt)}"))
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds for people: 8 s, 3 min, 1 h 05."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    span = datetime.timedelta(seconds=round(seconds))
-    hours, rest = divmod(int(span.total_seconds()), 3600)
-    return f"{hours} h {rest // 60:02d}"
+        narrow.append(f"  {requests} requests, {counts.failed:,} failed, {usd} USD\n")
+    narrow.right_crop(1)
+    return Fitting(table, narrow)

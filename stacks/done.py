@@ -12,10 +12,13 @@ from pathlib import Path
 from providers.lease import is_open
 from schemas.errors import CancelledError, LeaseholdError, MachineFailed
 from schemas.failure import read_failures
+from stacks.budget import BudgetCare
+from stacks.collecting import collect_results
 from stacks.ledger import read_joined, read_ledger
 from stacks.machine_care import give_back_machines
 from stacks.outcome import Outcome, judge_progress
 from stacks.plan import Plan, load_plan
+from stacks.receipt import make_receipt, save_receipt
 from stacks.run_folder import RunFolder
 from stacks.run_status import read_progress
 
@@ -25,7 +28,7 @@ _STRAGGLERS_S = 30.0
 
 def wait_until_done(folder: RunFolder, plan: Plan) -> Outcome:
     """The batch's outcome; raises MachineFailed once min_replicas can no longer join, CancelledError without a lease."""
-    started = time.monotonic()
+    started, budget = time.monotonic(), BudgetCare(folder, plan)
     patience_s = plan.job.limits.boot_minutes * 60 + plan.template.spec.engine.ready_timeout_s + 120
     while True:
         progress = read_progress(folder)
@@ -34,6 +37,7 @@ def wait_until_done(folder: RunFolder, plan: Plan) -> Outcome:
             return outcome
         if not is_open(folder.root):
             raise CancelledError("the lease was revoked before the batch was done", where=folder.run)
+        budget.refresh()
         _refuse_too_few(folder, plan, time.monotonic() - started > patience_s)
         time.sleep(_POLL_S)
 
@@ -65,6 +69,15 @@ def wait_for_stragglers(folder: RunFolder, plan: Plan) -> None:
         time.sleep(_POLL_S)
 
 
+def keep_results(folder: RunFolder, plan: Plan) -> None:
+    """What a life cycle leaves at its end: the results where the job wants them, and the receipt. No machine waits for it."""
+    try:
+        collect_results(folder, plan.job)
+        save_receipt(folder, make_receipt(folder, plan, time.time()))
+    except OSError as error:
+        sys.stderr.write(f"the results are in {folder.root}; they could not be copied: {error}\n")
+
+
 def main(arguments: list[str]) -> int:
     folder = RunFolder(Path(arguments[0]))
     try:
@@ -72,6 +85,7 @@ def main(arguments: list[str]) -> int:
         outcome = wait_until_done(folder, plan)
         wait_for_stragglers(folder, plan)
         give_back_machines(folder, [entry for entry in read_ledger(folder) if entry.gone_at is None])
+        keep_results(folder, plan)
     except LeaseholdError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -4,38 +4,58 @@ from __future__ import annotations
 
 import msgspec
 
-# A prompt token costs about this share of an output token, because prompts are read in parallel.
-_PROMPT_SHARE = 0.08
-_BYTES_PER_TOKEN = 4.0
-_DEFAULT_OUTPUT_TOKENS = 300.0
+from stacks.duration_words import format_duration
+from stacks.span import Span
+
+_NOTHING = Span(low=0, likely=0, high=0)
+# Finer than a second of the dearest machine, so that hours x price is USD to the cent.
+_HOUR_DIGITS = 6
 
 
-class _Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """Fast, likely and slow: output tokens per second of one GPU under a full batch, and minutes around the work."""
+class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Prompt tokens as they were counted before anything ran, and in words how."""
 
-    tokens_per_s: tuple[float, float, float]
-    boot_minutes: tuple[float, float, float]
-    release_minutes: float
-
-
-# Published figures for 7B to 70B models on current GPUs lie between the first and the last speed. The plan's spread is
-# this spread, and the run itself replaces it by what it measures.
-_RENTED = _Pace(tokens_per_s=(8000.0, 2500.0, 700.0), boot_minutes=(2.0, 5.0, 15.0), release_minutes=1.0)
-# This computer, with a model small enough for it.
-_LOCAL = _Pace(tokens_per_s=(5000.0, 1000.0, 20.0), boot_minutes=(0.05, 0.1, 0.5), release_minutes=0.1)
+    tokens: Span
+    words: str
 
 
 class InputSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted in the input: lines, their bytes, and the sum of the max_tokens that lines name."""
+    """What was counted in the input: lines, their bytes, the sum of the max_tokens that lines name, and prompt tokens where
+    the model's tokenizer was at hand."""
 
     requests: int
     bytes: int
     max_tokens_sum: int = 0
     requests_without_max_tokens: int = 0
+    counted: TokenCount | None = None
+
+
+class Assumption(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure that an estimate stands on. source: tokenizer, receipts, table, limits or guess; words says it in full."""
+
+    span: Span
+    source: str
+    words: str
+
+
+class Basis(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is assumed about a run before it. tokens_per_s: of one machine, as work tokens (an output token, or a
+    prompt token by its share); work_tokens: all of the run."""
+
+    prompt_tokens: Assumption
+    output_tokens: Assumption
+    tokens_per_s: Assumption
+    boot_minutes: Assumption
+    work_tokens: Span
+    release_minutes: float
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """USD and hours for the whole run, boots and release included; low <= likely <= high."""
+    """USD and hours for the whole run, boots and release included; low <= likely <= high.
+
+    usd is hours x replicas x price to the cent. assumptions: in words, in the order in which they are shown; basis: the
+    same in figures, None in plans that are older than it. warnings: what will not go as the limits are.
+    """
 
     low_usd: float
     likely_usd: float
@@ -44,51 +64,88 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     likely_hours: float
     high_hours: float
     assumptions: tuple[str, ...]
+    basis: Basis | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def make_estimate(
-    summary: InputSummary,
-    *,
-    replicas: int,
-    gpus: int,
-    usd_per_hour: float,
-    max_usd: float | None,
-    max_hours: float | None,
+    basis: Basis, *, replicas: int, usd_per_hour: float, max_usd: float | None, max_hours: float | None
 ) -> Estimate:
-    """Cost of summary on `replicas` machines of `gpus` GPUs (0: this computer) at usd_per_hour each; limits cut the high
-    end."""
-    pace = _RENTED if gpus else _LOCAL
-    prompt_tokens = summary.bytes / _BYTES_PER_TOKEN
-    output_tokens = summary.max_tokens_sum + summary.requests_without_max_tokens * _DEFAULT_OUTPUT_TOKENS
-    work = output_tokens + prompt_tokens * _PROMPT_SHARE
-    hours = [
-        work / (speed * max(gpus, 1) * replicas) / 3600 + (boot + pace.release_minutes) / 60
-        for speed, boot in zip(pace.tokens_per_s, pace.boot_minutes, strict=True)
-    ]
-    if max_hours is not None:
-        hours = [min(each, max_hours) for each in hours]
-    usd = [each * replicas * usd_per_hour for each in hours]
-    if max_usd is not None:
-        usd[2] = min(usd[2], max(max_usd, usd[1]))
+    """Cost of a run on `replicas` machines at usd_per_hour each; limits cut the high end."""
+    needed = _count_hours(basis, replicas)
+    hours = _cut(needed, usd_per_hour * replicas, max_usd, max_hours)
+    usd = hours.times(replicas * usd_per_hour)
     return Estimate(
-        low_usd=round(usd[0], 2),
-        likely_usd=round(usd[1], 2),
-        high_usd=round(usd[2], 2),
-        low_hours=round(hours[0], 4),
-        likely_hours=round(hours[1], 4),
-        high_hours=round(hours[2], 4),
-        assumptions=_describe(pace, prompt_tokens, output_tokens, usd_per_hour, replicas),
+        low_usd=round(usd.low, 2),
+        likely_usd=round(usd.likely, 2),
+        high_usd=round(usd.high, 2),
+        low_hours=hours.low,
+        likely_hours=hours.likely,
+        high_hours=hours.high,
+        assumptions=_describe(basis, usd_per_hour, replicas),
+        basis=basis,
+        warnings=_warn(needed, usd_per_hour * replicas, max_usd, max_hours),
     )
 
 
-def _describe(
-    pace: _Pace, prompt_tokens: float, output_tokens: float, usd_per_hour: float, replicas: int
-) -> tuple[str, ...]:
-    speeds = " / ".join(f"{speed:,.0f}" for speed in pace.tokens_per_s)
-    boots = " / ".join(f"{minutes:g}" for minutes in pace.boot_minutes)
+def _count_hours(basis: Basis, replicas: int) -> Span:
+    """Little work on a fast machine is the low end, much on a slow one the high."""
+    speed, work, boot = basis.tokens_per_s.span, basis.work_tokens, basis.boot_minutes.span
+    return Span(
+        low=work.low / speed.high / replicas / 3600 + (boot.low + basis.release_minutes) / 60,
+        likely=work.likely / speed.likely / replicas / 3600 + (boot.likely + basis.release_minutes) / 60,
+        high=work.high / speed.low / replicas / 3600 + (boot.high + basis.release_minutes) / 60,
+    )
+
+
+def _cut(hours: Span, usd_per_hour: float, max_usd: float | None, max_hours: float | None) -> Span:
+    """The time limit ends the run whatever it needs; money ends it too, but a plan that is too dear must look it."""
+    most = max_hours if max_hours is not None else hours.high
+    low, likely, high = (min(each, most) for each in (hours.low, hours.likely, hours.high))
+    if max_usd is not None and usd_per_hour > 0:
+        high = min(high, max(max_usd / usd_per_hour, likely))
+    return Span(low=round(low, _HOUR_DIGITS), likely=round(likely, _HOUR_DIGITS), high=round(high, _HOUR_DIGITS))
+
+
+def _warn(needed: Span, usd_per_hour: float, max_usd: float | None, max_hours: float | None) -> tuple[str, ...]:
+    found = []
+    if max_hours is not None and needed.likely > max_hours:
+        found.append(
+            f"likely {needed.likely:.1f} h of work and boot, and limits.max_hours is {max_hours:g}: lines that are not"
+            " reached come back as batch_expired"
+        )
+    if max_usd is not None and needed.low * usd_per_hour <= max_usd < needed.likely * usd_per_hour:
+        found.append(
+            f"likely {needed.likely * usd_per_hour:.2f} USD for all lines, and limits.max_usd is {max_usd:.2f}: lines that"
+            " are not reached come back as budget_exceeded"
+        )
+    return tuple(found)
+
+
+def _describe(basis: Basis, usd_per_hour: float, replicas: int) -> tuple[str, ...]:
+    machines = f"{replicas} machines" if replicas > 1 else "1 machine"
     return (
-        f"about {prompt_tokens:,.0f} prompt tokens (4 bytes each) and at most {output_tokens:,.0f} output tokens",
-        f"{speeds} output tokens per second and GPU",
-        f"{boots} minutes until a machine works",
-        f"{replicas} machine(s) at {usd_per_hour:.2f} USD an hour each (the first choice)",
+        f"prompts: {describe_span(basis.prompt_tokens.span)} tokens; {basis.prompt_tokens.words}",
+        f"answers: {describe_span(basis.output_tokens.span)} tokens; {basis.output_tokens.words}",
+        f"speed: {describe_span(basis.tokens_per_s.span, falling=True)} tokens/s a machine; {basis.tokens_per_s.words}",
+        f"boot: {_describe_minutes(basis.boot_minutes.span)}; {basis.boot_minutes.words}",
+        f"release: {format_duration(basis.release_minutes * 60)}",
+        f"price: {machines} at {usd_per_hour:.2f} USD/h each, the first choice",
     )
+
+
+def _describe_minutes(span: Span) -> str:
+    texts = [format_duration(each * 60) for each in (span.low, span.likely, span.high)]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+
+
+def describe_span(span: Span, *, falling: bool = False) -> str:
+    """`800 / 2,200 / 3,400`, or one figure where all are the same; falling: in the order of what they cost."""
+    values = (span.high, span.likely, span.low) if falling else (span.low, span.likely, span.high)
+    texts = [f"{_round(each):,.0f}" if each >= 20 or each == 0 else f"{each:.2g}" for each in values]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+
+
+def _round(value: float) -> float:
+    """To three digits: an estimate knows no more."""
+    return float(f"{value:.3g}")

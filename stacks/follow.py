@@ -17,7 +17,7 @@ from rich.live import Live
 from schemas.errors import LeaseholdError
 from schemas.events import read_events
 from schemas.files import create_file
-from schemas.status import Status
+from schemas.status import Event, Status
 from stacks.display import render_live
 from stacks.run_folder import RunFolder
 from stacks.run_processes import is_lifecycle_alive
@@ -42,6 +42,25 @@ def follow_run(folder: RunFolder, console: Console, *, cancel_on_interrupt: bool
     finally:
         if interrupts is not None:
             interrupts()
+
+
+def follow_events(folder: RunFolder, tell: Callable[[Event], None]) -> Status:
+    """Tell each event once, as it comes, until the run has ended."""
+    offset = 0
+    last: Status | None = None
+    for status in _watch(folder):
+        offset = _tell_events(folder, tell, offset)
+        last = status
+    _tell_events(folder, tell, offset)
+    assert last is not None
+    return last
+
+
+def _tell_events(folder: RunFolder, tell: Callable[[Event], None], offset: int) -> int:
+    for event, behind in read_events(folder.events, offset):
+        tell(event)
+        offset = behind
+    return offset
 
 
 def _follow_live(folder: RunFolder, console: Console) -> Status:
@@ -73,10 +92,11 @@ def _follow_lines(folder: RunFolder, console: Console) -> Status:
 
 def _print_events(folder: RunFolder, console: Console, offset: int) -> int:
     """Print the events behind offset, each once; returns the offset behind the last."""
-    for event, behind in read_events(folder.events, offset):
+
+    def tell(event: Event) -> None:
         console.print(f"{event.time[11:19]}  {event.message}", highlight=False, markup=False, soft_wrap=True)
-        offset = behind
-    return offset
+
+    return _tell_events(folder, tell, offset)
 
 
 def _watch(folder: RunFolder) -> Iterator[Status]:

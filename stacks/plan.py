@@ -11,12 +11,16 @@ import msgspec
 from providers.choice import Choice
 from providers.cloud import Offer
 from providers.intents import make_offer_key
+from runtime.output_prefix import InputObject
 from schemas.errors import LimitError, NoCapacity, SpecError
 from schemas.files import create_file
 from schemas.job import Candidate, Job
 from schemas.status import Usage
 from schemas.template import Template
+from stacks.basis import choose_basis
 from stacks.estimate import Estimate, InputSummary, make_estimate
+from stacks.experience import Measured
+from stacks.policy import PolicyResult
 
 VERSION = 1
 # How long a release may try to prove that nothing is left before it says that it could not.
@@ -39,11 +43,22 @@ class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Offers that a limit of one candidate (the first is 1) has removed. kinds: cloud, GPU and tier, the cheapest first."""
+
+    candidate: int
+    limit: str
+    offers: int
+    cheapest_usd_per_hour: float
+    kinds: tuple[str, ...]
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was decided before anything costs money. choices are tried in this order; line_limit 0 means all.
 
     lifetime_s: how long the lease lasts. settle_s: how long an unclear create may stay invisible. resumes: the earlier run
-    whose results were taken over, "" for none; then `input` counts only what is left.
+    whose results were taken over, "" for none; then `input` counts only what is left. staged: the job's input in S3 as it
+    was when it was counted; the run reads the copy in its own folder.
     """
 
     version: int = VERSION
@@ -58,8 +73,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: float
     settle_s: float
     estimate: Estimate
+    left_out: tuple[LeftOut, ...] = ()
     resumes: str = ""
     taken_over: TakenOver | None = None
+    staged: InputObject | None = None
+    policy: PolicyResult | None = None
 
     @property
     def requests(self) -> int:
@@ -84,19 +102,23 @@ def make_plan(
     settle_s: float,
     now: float,
     line_limit: int = 0,
+    measured: Sequence[Measured] = (),
+    left_out: Sequence[LeftOut] = (),
 ) -> Plan:
-    """Rank the offers and freeze the decision; raises NoCapacity without offers and LimitError for what limits forbid."""
+    """Rank the offers and freeze the decision; raises NoCapacity without offers and LimitError for what limits forbid.
+
+    measured: what earlier runs' receipts have shown, newest first. left_out: what the candidates' needs have removed already.
+    """
     choices = _rank(job, offers)
     first = choices[0].offer
     estimate = make_estimate(
-        summary,
+        choose_basis(job, template, first, summary, measured),
         replicas=job.machines.replicas,
-        gpus=0 if first.gpu == "cpu" else first.count,
         usd_per_hour=first.price_usd_per_hour,
         max_usd=job.limits.max_usd,
         max_hours=job.limits.max_hours,
     )
-    _refuse_too_dear(job, estimate)
+    _refuse_too_dear(job, estimate, first)
     return Plan(
         run=run,
         created_at=now,
@@ -109,6 +131,7 @@ def make_plan(
         lifetime_s=_choose_lifetime(job),
         settle_s=settle_s,
         estimate=estimate,
+        left_out=(*left_out, *_list_too_dear(job, offers)),
     )
 
 
@@ -157,6 +180,35 @@ def _rank(job: Job, offers: Sequence[tuple[Candidate, Sequence[Offer]]]) -> tupl
     return tuple(sorted(unique.values(), key=affordable.index))
 
 
+def number_candidate(job: Job, candidate: Candidate) -> int:
+    """Which of the job's candidates it is, the first is 1; 0 for one that is not the job's own."""
+    found = (number for number, each in enumerate(job.machines.candidates, start=1) if each == candidate)
+    return next(found, 0)
+
+
+def describe_left_out(candidate: int, limit: str, offers: Sequence[Offer]) -> LeftOut:
+    """What one limit of a candidate has removed; there is at least one offer."""
+    cheapest = sorted(offers, key=lambda offer: offer.price_usd_per_hour)
+    return LeftOut(
+        candidate=candidate,
+        limit=limit,
+        offers=len(offers),
+        cheapest_usd_per_hour=cheapest[0].price_usd_per_hour,
+        kinds=tuple(dict.fromkeys(_name_kind(offer) for offer in cheapest)),
+    )
+
+
+def _list_too_dear(job: Job, offers: Sequence[tuple[Candidate, Sequence[Offer]]]) -> list[LeftOut]:
+    found = []
+    for candidate, offered in offers:
+        number = number_candidate(job, candidate)
+        limit = candidate.max_usd_per_hour
+        dear = [offer for offer in offered if limit is not None and offer.price_usd_per_hour > limit]
+        if dear and limit is not None:
+            found.append(describe_left_out(number, f"max_usd_per_hour {limit:.2f}", dear))
+    return found
+
+
 def _describe_dear(ranked: Sequence[Choice]) -> str:
     nearest = sorted({(each.offer.price_usd_per_hour, _name_kind(each.offer)) for each in ranked})[:3]
     listed = ", ".join(f"{kind} at {price:.2f}" for price, kind in nearest)
@@ -188,11 +240,13 @@ def _choose_lifetime(job: Job) -> float:
     return min(job.completion_window_s, hours * 3600) if hours is not None else job.completion_window_s
 
 
-def _refuse_too_dear(job: Job, estimate: Estimate) -> None:
+def _refuse_too_dear(job: Job, estimate: Estimate, first: Offer) -> None:
     limit = job.limits.max_usd
     if limit is not None and estimate.low_usd > limit:
+        times = f"{job.machines.replicas} x " if job.machines.replicas > 1 else ""
+        sum_ = f"{estimate.low_hours:.2f} h of {times}{_name_kind(first)} at {first.price_usd_per_hour:.2f} USD/h"
         raise LimitError(
-            f"even the low estimate, {estimate.low_usd:.2f} USD, is over limits.max_usd ({limit:.2f})",
+            f"even the low estimate, {estimate.low_usd:.2f} USD ({sum_}), is over limits.max_usd ({limit:.2f})",
             where=job.source,
             fix="Raise limits.max_usd, use --limit N for a trial, or choose a cheaper machine.",
         )

@@ -6,15 +6,18 @@ import os
 import shutil
 from pathlib import Path
 
+import msgspec
+
 from schemas.errors import SpecError
 from schemas.events import read_events
 from schemas.machine import MachineRecord
 from schemas.ssh import SshTarget, make_ssh_arguments, write_known_hosts
 from schemas.status import State, Status
-from stacks.console import print_data, print_table, print_text
-from stacks.display import render_receipt, render_runs
+from stacks.console import print_data, print_line, print_table, print_text
+from stacks.display import render_runs
 from stacks.ledger import read_joined
 from stacks.receipt import load_receipt
+from stacks.receipt_view import render_receipt
 from stacks.release import is_proven
 from stacks.run_folder import RunFolder, find_run, get_home, list_runs
 from stacks.run_processes import is_lifecycle_alive
@@ -69,32 +72,53 @@ def _print_details(folder: RunFolder, status: Status) -> None:
         print_text(f"  its life cycle is dead; free its machines: ./inv release {folder.run}")
 
 
-def print_logs(run: str, source: str) -> None:
-    """A run's log on stdout; events as text, everything else as it was written."""
+def print_logs(run: str, source: str, *, as_json: bool = False) -> None:
+    """A run's log on stdout; events as text, everything else as it was written. as_json: one object a line."""
     if source not in _SOURCES:
         raise SpecError(f"there is no log called {source!r}", fix=f"One of: {', '.join(_SOURCES)}")
     folder = find_run(run, get_home())
     if source == "events":
         for event, _ in read_events(folder.events):
-            print_text(f"{event.time}  {event.source:<10}  {event.message}")
+            if as_json:
+                print_line(event)
+            else:
+                print_text(f"{event.time}  {event.source:<10}  {event.message}")
         return
     paths = sorted(folder.root.glob(f"{source}-*.log")) or sorted(folder.root.glob(f"{source}*.log"))
     if not paths:
         raise SpecError(f"this run has no {source} log", where=folder.run)
     for path in paths:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if as_json:
+            for line in text.splitlines():
+                print_line({"file": path.name, "line": line})
+            continue
         if len(paths) > 1:
             print_text(f"==> {path.name} <==")
-        print_text(path.read_text(encoding="utf-8", errors="replace"))
+        print_text(text)
 
 
-def report_results(run: str, output: str) -> None:
+class ResultFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run's results are; None where it has none of that kind."""
+
+    run: str
+    output_file: str | None
+    error_file: str | None
+
+
+def report_results(run: str, output: str, *, as_json: bool = False) -> None:
     """The paths of the results on stdout, or copies of them in a folder."""
     folder = find_run(run, get_home())
     present = [path for path in (folder.output, folder.errors) if path.exists()]
     if not present:
         raise SpecError("this run has no results (yet)", where=folder.run, fix=f"./inv status {folder.run}")
-    for path in present:
-        print_text(str(_copy(path, Path(output)) if output else path))
+    placed = {path: str(_copy(path, Path(output)) if output else path) for path in present}
+    if as_json:
+        files = ResultFiles(run=folder.run, output_file=placed.get(folder.output), error_file=placed.get(folder.errors))
+        print_data(files)
+        return
+    for text in placed.values():
+        print_text(text)
 
 
 def _copy(path: Path, target: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from toolchain.bootstrap_check import check_jobs  # noqa: E402
 from toolchain.child import ChildFailed, run_child  # noqa: E402
 from toolchain.failure import ToolchainError  # noqa: E402
 from toolchain.lock import hold_lock  # noqa: E402
@@ -39,14 +40,13 @@ def main(arguments: list[str]) -> int:
     progress = Progress()
     try:
         with hold_lock(_LOCK_FILE, progress.say):
-            set_up(arguments, progress)
+            return set_up(arguments, progress)
     except ToolchainError as error:
         sys.stderr.write(f"inv: {error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("\ninv: set-up interrupted; the next ./inv starts it again\n")
         return 130
-    return 0
 
 
 def is_current(arguments: list[str]) -> bool:
@@ -56,15 +56,19 @@ def is_current(arguments: list[str]) -> bool:
     return not needs_pulumi(arguments) or os.access(str(_read_json(_PULUMI).get("executable", "")), os.X_OK)
 
 
-def set_up(arguments: list[str], progress: Progress) -> None:
-    """Do what is missing; somebody else may have done it while we waited for the lock."""
+def set_up(arguments: list[str], progress: Progress) -> int:
+    """Do what is missing; somebody else may have done it while we waited for the lock. Not 0: a job is not in order."""
     version = _ask_venv_version()
     if version is None or _read_json(_STAMP) != make_stamp(version):
         _install_packages(version, progress)
-    if needs_pulumi(arguments):
+    if not needs_pulumi(arguments):
+        return 0
+    code = check_jobs(_PYTHON, ROOT / "toolchain" / "command_line.py", arguments)
+    if code == 0:
         pulumi = install_pulumi(progress)
         progress.say(f"using {pulumi}")
         _write_json(_PULUMI, _make_record(pulumi))
+    return code
 
 
 def needs_pulumi(arguments: list[str]) -> bool:

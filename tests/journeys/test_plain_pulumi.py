@@ -59,7 +59,7 @@ def test_preview_shows_the_machines_and_does_nothing(workshop: Workshop, pulumi:
 def test_up_runs_the_batch_refresh_sees_the_machines_gone_and_destroy_proves_it(
     workshop: Workshop, pulumi: Pulumi
 ) -> None:
-    make_stack(pulumi, "byhand", workshop.write_job())
+    make_stack(pulumi, "byhand", workshop.write_job(output="answers"))
 
     up = pulumi("up", "--yes", "--skip-preview", "--parallel", "64")
     outputs = json.loads(pulumi("stack", "output", "--json").stdout)
@@ -69,6 +69,10 @@ def test_up_runs_the_batch_refresh_sees_the_machines_gone_and_destroy_proves_it(
     assert up.returncode == 0, up.stdout + up.stderr
     assert "60 of 60 requests answered" in up.stdout
     assert len(Path(outputs["output"]).read_text().splitlines()) == 60
+    assert len((workshop.folder / "answers" / "output.jsonl").read_text().splitlines()) == 60
+    receipt = json.loads(workshop.inv("receipt", "byhand", "--json").stdout)
+    assert [line["proven_gone"] for line in receipt["machines"]] == [True, True]
+    assert (receipt["requests_completed"], receipt["released"]) == (60, True)
     assert len(outputs["machines"]) == 2
     assert "- 2 deleted" in refreshed.stdout, refreshed.stdout
     assert destroyed.returncode == 0, destroyed.stdout

@@ -33,12 +33,17 @@ def dispatch(c: Context, input: str, outdir: str, base_url: list[str], color: bo
     pass
 
 
+@task(iterable=["job"])
+def validate(c: Context, job: list[str]) -> None:
+    pass
+
+
 @task(name="test")
 def run_tests(c: Context) -> None:
     pass
 
 
-_COLLECTION = Collection(run, status, ssh, dispatch, run_tests)
+_COLLECTION = Collection(run, status, ssh, dispatch, validate, run_tests)
 _TASKS = {context.name: context for context in _COLLECTION.to_contexts() if context.name}
 
 
@@ -59,6 +64,7 @@ def _translate(*typed: str) -> list[str]:
         ("status --run X", "status --run=X"),
         ("status --json X", "status --json --run=X"),
         ("status X -j", "status --json --run=X"),
+        ("run", "run"),
         ("run a.yaml", "run --job=a.yaml"),
         ("run a.yaml b.yaml", "run --job=a.yaml --job=b.yaml"),
         ("run --job a.yaml", "run --job=a.yaml"),
@@ -110,7 +116,7 @@ def test_what_follows_two_dashes_is_kept_as_one_quoted_text():
         ("status a b", "status takes only [RUN] without a flag, not 'b'."),
         ("test a", "test takes nothing without a flag, not 'a'."),
         ("ssh X one", "MACHINE of ssh needs a whole number, not 'one'."),
-        ("run", "run needs JOB: ./inv run JOB..."),
+        ("validate", "validate needs JOB: ./inv validate JOB..."),
         ("dispatch in", "dispatch needs OUTDIR: ./inv dispatch INPUT OUTDIR"),
         ("dispatch in out --no-colour", "dispatch has no flag --no-colour. Did you mean --no-color?"),
     ],
@@ -130,6 +136,7 @@ def test_only_the_last_positional_may_be_repeated_and_none_required_follows_an_o
 
 
 def test_usage_lines_show_what_may_be_left_out_or_repeated():
-    assert describe_positionals("run") == "JOB..."
+    assert describe_positionals("run") == "[JOB...]"
+    assert describe_positionals("validate") == "JOB..."
     assert describe_positionals("ssh") == "[RUN] [MACHINE]"
     assert describe_positionals("no such task") == ""

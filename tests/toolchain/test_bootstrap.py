@@ -57,7 +57,7 @@ version = "0.1.0"
 _TASKS = """
 import os
 from invoke.tasks import task
-from schemas.errors import CloudError
+from schemas.errors import CloudError, SpecError
 
 @task
 def status(context, run=""):
@@ -68,6 +68,18 @@ def status(context, run=""):
 def check(context):
     "Print what follows two dashes."
     print(context.remainder)
+
+@task(iterable=["job"])
+def validate(context, job):
+    "Find fault with jobs that say bad."
+    for each in job:
+        if "bad" in open(each).read():
+            raise SpecError("this job is bad", where=each, fix="Correct it.")
+
+@task(iterable=["job"])
+def run(context, job):
+    "Run."
+    print("ran")
 
 @task
 def env(context):
@@ -290,6 +302,32 @@ def test_a_task_that_needs_pulumi_gets_one_and_a_lost_one_is_noticed(checkout):
     assert checkout.run([*is_current, "env"]).returncode == 1
     assert checkout.run([*is_current, "status"]).returncode == 0
     assert checkout.run([*is_current, "env", "--help"]).returncode == 0
+
+
+@pytest.mark.parametrize("typed", [("bad.yaml",), ("--limit", "3", "good.yaml", "bad.yaml"), ("--job=bad.yaml",)])
+def test_a_broken_job_is_told_before_pulumi_is_looked_for(checkout, typed):
+    (checkout.root / ".venv/leasehold-pulumi.json").unlink(missing_ok=True)
+    (checkout.root / "bad.yaml").write_text("bad")
+    (checkout.root / "good.yaml").write_text("fine")
+
+    result = checkout.inv("run", *typed)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("bad.yaml: this job is bad")
+    assert not (checkout.root / ".venv/leasehold-pulumi.json").exists()
+
+
+def test_a_job_in_order_gets_its_pulumi(checkout):
+    (checkout.root / ".venv/leasehold-pulumi.json").unlink(missing_ok=True)
+    (checkout.root / "good.yaml").write_text("fine")
+    checkout.write_program("pulumi", "echo v3.259.0")
+    checkout.write_program("pulumi-language-python", "exit 0")
+
+    result = checkout.inv("run", "good.yaml")
+
+    (checkout.bin / "pulumi").unlink()
+    assert (result.returncode, result.stdout) == (0, "ran\n")
+    assert "using Pulumi 3.259.0" in result.stderr
 
 
 def test_a_usage_error_ends_with_2_and_one_line(checkout):

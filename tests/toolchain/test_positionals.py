@@ -27,6 +27,6 @@ def test_every_positional_is_a_parameter_of_its_task_that_may_be_left_out_or_rep
     contexts = {context.name: context for context in tasks.to_contexts()}
     for name in tasks.task_names:
         for spec in POSITIONALS[name]:
-            argument = contexts[name].flags[f"--{spec.rstrip('?+')}"]
-            assert (argument.kind is list) == spec.endswith("+"), (name, spec)
+            argument = contexts[name].flags[f"--{spec.rstrip('?+*')}"]
+            assert (argument.kind is list) == spec.endswith(("+", "*")), (name, spec)
             assert spec.endswith("?") or argument.kind is list or argument.default is None, (name, spec)
