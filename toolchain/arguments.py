@@ -127,10 +127,10 @@ def _place_positionals(name: str, values: list[str], given: set[str], task: Pars
     """Give each value to the next positional that no flag has filled."""
     placed: list[str] = []
     for spec in POSITIONALS.get(name, ()):
-        parameter = spec.rstrip("?+")
-        if spec.endswith("+"):
+        parameter = spec.rstrip("?+*")
+        if spec.endswith(("+", "*")):
             placed += [f"--{parameter}={value}" for value in values]
-            if not values and parameter not in given:
+            if spec.endswith("+") and not values and parameter not in given:
                 raise UsageError(f"{name} needs {parameter.upper()}: ./inv {name} {describe_positionals(name)}")
             return placed
         if parameter in given or _skips(spec, name, values):
@@ -156,8 +156,9 @@ def _skips(spec: str, name: str, values: list[str]) -> bool:
 
 
 def _describe(spec: str) -> str:
-    name = spec.rstrip("?+").upper()
-    return f"[{name}]" if spec.endswith("?") else f"{name}..." if spec.endswith("+") else name
+    name = spec.rstrip("?+*").upper()
+    shapes = {"?": f"[{name}]", "+": f"{name}...", "*": f"[{name}...]"}
+    return shapes.get(spec[-1], name)
 
 
 def _is_flag(word: str) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 # Most tests wait for processes; a file stays with one worker, so that what its tests share is made once.
 _WORKERS = ["-n", "4", "--dist", "loadfile"]
-# Failures, errors and tests that needed another try, by name.
-_REPORT = ["-rfER"]
+# Failures, errors and tests that needed another try, by name; and why a test was skipped.
+_REPORT = ["-rfERs"]
 
 
 def run_tests(*, unit: bool, chaos: int, rest: str = "") -> int:

@@ -1,6 +1,6 @@
 """What may stand after a task's name without a flag, in this order; `arguments` turns it into flags for invoke.
 
-`name` is required, `name?` may be left out, `name+` may be repeated (at least once) and comes last.
+`name` is required, `name?` may be left out, `name+` may be repeated (at least once) and comes last, `name*` may be both.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 POSITIONALS: dict[str, tuple[str, ...]] = {
     "bench": (),
     "cancel": ("run?",),
+    "changed-jobs": ("base",),
     "check": (),
+    "completion": ("shell?",),
     "demo": (),
     "dispatch": ("input", "outdir"),
     "doctor": (),
@@ -26,7 +28,7 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
     "results": ("run?",),
     "resume": ("run?",),
     "retry": ("run?",),
-    "run": ("job+",),
+    "run": ("job*",),
     "schema": (),
     "ssh": ("run?", "machine?"),
     "status": ("run?",),

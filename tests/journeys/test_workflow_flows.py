@@ -1,0 +1,292 @@
+"""The workflows' shell steps, run here as a runner runs them, against emulated clouds: so the YAML cannot rot.
+
+The pull request's flow, with and without keys; the merge; a workflow that is cancelled; the nightly reap; Pulumi alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.cloud import LaunchRequest, Need
+from providers.keys import make_key_pair
+from providers.registry import make_cloud
+from providers.settings import load_cloud_settings
+from schemas.names import make_machine_name
+from tests.journeys.checkout import ROOT, Checkout
+from tests.journeys.emulated_clouds import ON_RUNPOD, EmulatedClouds
+from tests.journeys.fake_github import TOKEN, FakeGitHub
+from tests.journeys.workflow_run import RUNNERS_PATIENCE_S, JobRun
+from tests.journeys.workshop import Workshop
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(150)]
+
+WORKFLOWS = ROOT / ".github" / "workflows"
+JOBS = WORKFLOWS / "jobs.yaml"
+
+
+class Runner:
+    """A checkout with emulated clouds around it; every job of a workflow has a temporary folder of its own."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.clouds = EmulatedClouds(workshop)
+        self.checkout = Checkout(workshop.folder / "checkout")
+        # As on a runner: state and runs are in the checkout, and its own modules are what runs.
+        workshop.home = self.checkout.folder / ".leasehold"
+        del workshop.environment["LEASEHOLD_HOME"]
+        workshop.environment["PYTHONPATH"] = str(self.checkout.folder)
+        self._jobs = 0
+
+    def job(
+        self, workflow: Path, job: str, context: Mapping[str, str], *, keys: bool = False, **environ: str
+    ) -> JobRun:
+        self._jobs += 1
+        own = {name: value for name, value in self.workshop.environment.items() if not name.endswith("_API_KEY")}
+        secrets = {
+            f"secrets.{name}": value
+            for name, value in self.workshop.environment.items()
+            if keys and name.endswith("_API_KEY")
+        }
+        return JobRun(
+            workflow,
+            job,
+            folder=self.checkout.folder,
+            temp=self.workshop.folder / f"runner-{self._jobs}",
+            environ={
+                **own,
+                "GITHUB_RUN_ID": "77",
+                "GITHUB_RUN_ATTEMPT": "1",
+                "GITHUB_REPOSITORY": "acme/jobs",
+                **environ,
+            },
+            context={**secrets, **context},
+        )
+
+    def add_job(self, name: str, **fields: Any) -> None:
+        """A job on an emulated pod, in the checkout's jobs/."""
+        path = self.clouds.write_job(name, [ON_RUNPOD], **fields)
+        for each in (path, path.with_suffix(".jsonl")):
+            each.rename(self.checkout.folder / "jobs" / each.name)
+
+
+@pytest.fixture
+def runner(workshop: Workshop) -> Iterator[Runner]:
+    made = Runner(workshop)
+    yield made
+    made.clouds.close()
+    assert made.clouds.machine_processes() == []
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGitHub]:
+    made = FakeGitHub()
+    yield made
+    made.close()
+
+
+def plan(runner: Runner, **secrets: str) -> JobRun:
+    context = {"github.event.pull_request.base.sha": runner.checkout.base}
+    return runner.job(JOBS, "plan", {**context, **{f"secrets.{name}": value for name, value in secrets.items()}}).run()
+
+
+def comment(runner: Runner, github: FakeGitHub, text: str, token: str = TOKEN) -> JobRun:
+    context = {
+        "github.token": token,
+        "github.event.pull_request.number": "5",
+        "github.event.pull_request.base.sha": runner.checkout.base,
+        "needs.plan.outputs.comment": text,
+    }
+    return runner.job(JOBS, "comment", context, GITHUB_API_URL=github.url).run()
+
+
+def test_a_pull_request_is_validated_planned_and_commented_on_once(runner: Runner, github: FakeGitHub) -> None:
+    runner.clouds.open("runpod")
+    runner.add_job("tickets")
+    runner.checkout.commit("add a job")
+    github.add("<!-- leasehold plan -->\nI only look like it", kind="User")
+
+    without_keys = plan(runner)
+    commented = comment(runner, github, without_keys.outputs()["comment"])
+
+    assert without_keys.failed == commented.failed == []
+    assert without_keys.step("find the jobs").output == "jobs/tickets.yaml\n"
+    assert without_keys.summary.read_text().strip() == without_keys.outputs()["comment"].strip()
+    first = github.comments[1]["body"]
+    assert "### `jobs/tickets.yaml`: valid, without prices" in first
+    assert "**40** requests" in first and "RUNPOD_API_KEY is not set" in first and "at most **25.00 USD**" in first
+
+    (runner.checkout.folder / "policy.yaml").write_text("version: 1\nregions: [US-KS-*]\nmax_usd_per_job: 30\n")
+    runner.checkout.commit("have a policy")
+    with_key = plan(runner, RUNPOD_CATALOG_KEY=runner.workshop.environment["RUNPOD_API_KEY"])
+    commented = comment(runner, github, with_key.outputs()["comment"])
+
+    assert with_key.failed == commented.failed == []
+    assert len(github.comments) == 2, "the comment was edited, not written anew"
+    second = github.comments[1]["body"]
+    assert "### `jobs/demo.yaml`: ready" in second, "a policy that changed concerns every job"
+    assert "### `jobs/tickets.yaml`: ready" in second
+    assert "| cost in USD | **" in second
+    assert "| 1 | runpod | H100-SXM | secure | US-KS-2 | 2.99 | high |" in second and "| 2 | runpod" not in second
+    assert "the plan keeps to policy.yaml (max_usd_per_job, regions)" in second
+    assert "regions removes 3 offers of candidate 1: runpod H100-SXM in US-TX-3 at 2.99" in second
+    assert github.comments[0]["body"].endswith("I only look like it")
+    assert runner.clouds.machines() == []
+
+
+def test_a_bad_job_fails_the_pull_request_and_the_comment_says_why(runner: Runner, github: FakeGitHub) -> None:
+    runner.add_job("tickets", limits={"max_usd": 99, "max_hours": 1})
+    runner.add_job("broken", machines={"replicas": "@octocat many", "candidates": [{"cloud": "runpod"}]})
+    (runner.checkout.folder / "policy.yaml").write_text("version: 1\nmax_usd_per_job: 30\n")
+    runner.checkout.commit("add bad jobs")
+
+    done = plan(runner)
+    text = done.outputs()["comment"]
+    refused = comment(runner, github, text, token="of-a-fork")
+
+    assert [(each.name, each.code) for each in done.failed] == [("validate", 2), ("plan", 5)]
+    assert "::error file=jobs/broken.yaml,line=1" in done.step("validate").output
+    assert "policy.max_usd_per_job" in done.step("validate").output
+    assert "### `jobs/tickets.yaml`: refused, exit code 5" in text
+    assert "### `jobs/broken.yaml`: refused, exit code 2" in text
+    assert "@octocat" in text and all("`" in line for line in text.splitlines() if "@octocat" in line)
+    assert refused.failed[0].code == 1 and "GitHub answered 403" in refused.failed[0].output
+    assert github.comments == []
+
+
+def test_a_merge_runs_what_has_changed_and_releases_it(runner: Runner) -> None:
+    runner.clouds.open("runpod")
+    runner.add_job("tickets")
+    runner.checkout.commit("add a job")
+
+    listed = runner.job(JOBS, "changed", {"github.event.before": runner.checkout.base, "inputs.job": ""}).run()
+    assert listed.failed == []
+    (job,) = json.loads(listed.outputs()["jobs"])
+    done = runner.job(JOBS, "run", {"matrix.job": job}, keys=True).run()
+
+    assert done.failed == []
+    assert done.skipped == []
+    status = runner.workshop.status("ci-77-1-tickets")
+    assert (status["state"], status["released"], status["request_counts"]["completed"]) == ("completed", "verified", 40)
+    assert "released and verified already" in done.step("release").output
+    assert "### ci-77-1-tickets: finished" in done.summary.read_text()
+    assert "### ci-77-1-tickets: released, verified" in done.summary.read_text()
+    assert len(runner.clouds.machines()) == 1
+    kept = done.fill(done.job["steps"][-1]["with"]["path"]).split()
+    assert all((runner.checkout.folder / path).is_file() for path in kept if "error" not in path)
+    runner.clouds.wait_until_nothing_is_left()
+
+
+def test_by_hand_one_job_is_run_that_did_not_change(runner: Runner) -> None:
+    listed = runner.job(JOBS, "changed", {"github.event.before": "", "inputs.job": "jobs/demo.yaml"}).run()
+
+    assert json.loads(listed.outputs()["jobs"]) == ["jobs/demo.yaml"]
+
+
+def test_a_run_that_never_started_needs_no_release(runner: Runner) -> None:
+    done = runner.job(JOBS, "run", {"matrix.job": "jobs/none.yaml"}).run()
+
+    assert [(each.name, each.code) for each in done.failed] == [("run", 2)]
+    assert done.step("release").output == "nothing was started\n"
+
+
+@pytest.mark.parametrize("patience_s", [RUNNERS_PATIENCE_S, (0.3, 0.1)], ids=["in time", "killed in the middle"])
+def test_a_cancelled_workflow_leaves_no_machine(runner: Runner, patience_s: tuple[float, float]) -> None:
+    """SIGINT, SIGTERM, kill -9, while requests are answered; then the steps that always run."""
+    runner.clouds.open("runpod")
+    runner.add_job("tickets", lines=4000, max_tokens=64, replicas=2)
+    runner.checkout.commit("add a job")
+    done = runner.job(JOBS, "run", {"matrix.job": "jobs/tickets.yaml"}, keys=True)
+    done.patience_s = patience_s
+
+    done.run(cancel_at="run", when=lambda: runner.workshop.wait_for_answers("ci-77-1-tickets", 20, timeout_s=90))
+
+    is_in_time = patience_s == RUNNERS_PATIENCE_S
+    assert done.step("run").code == (130 if is_in_time else -9)
+    assert done.step("release").code == 0, done.results
+    assert ("released and verified already" in done.step("release").output) is is_in_time
+    status = runner.workshop.status("ci-77-1-tickets")
+    assert (status["state"], status["released"]) == ("cancelled", "verified")
+    assert 20 <= len(runner.workshop.lines("ci-77-1-tickets")) < 4000
+    assert "### ci-77-1-tickets: released, verified" in done.summary.read_text()
+    assert len(runner.clouds.machines()) == 2
+    runner.clouds.wait_until_nothing_is_left()
+
+
+def test_the_nightly_reap_ends_what_outlived_its_lease_and_nothing_else(runner: Runner) -> None:
+    runner.clouds.open("runpod")
+    settings = load_cloud_settings(runner.workshop.environment)
+    cloud = make_cloud("runpod", settings)
+    offer = next(each for each in cloud.offers(Need(gpu="H100-SXM")) if each.available)
+    now = int(time.time())
+    for token, expires_at in (("abcdefghijkl", now - 7200), ("mnopqrstuvwx", now + 7200)):
+        keys = make_key_pair()
+        name = make_machine_name(token=token, index=0, attempt=1, expires_at=expires_at)
+        cloud.launch(
+            LaunchRequest(
+                name=name,
+                offer=offer,
+                public_key=keys.public,
+                host_private_key=keys.private,
+                expires_at=now + 7200,
+            )
+        )
+
+    done = runner.job(WORKFLOWS / "reap.yaml", "reap", {}, keys=True).run()
+
+    assert done.failed == []
+    left = [each.name for each in runner.clouds.running["runpod"].live_machines()]
+    assert len(left) == 1 and "mnopqrstuvwx" in left[0]
+    for each in cloud.list_ours("lh-"):
+        cloud.terminate(each.id)
+
+
+def test_a_reap_without_any_key_fails_instead_of_saying_that_all_is_well(runner: Runner) -> None:
+    done = runner.job(WORKFLOWS / "reap.yaml", "reap", {}).run()
+
+    assert done.results[0].code == 3
+
+
+def test_pulumi_alone_runs_a_job_and_gives_everything_back(runner: Runner) -> None:
+    job = runner.workshop.write_job("byhand")
+    for each in (job, job.with_suffix(".jsonl")):
+        each.rename(runner.checkout.folder / "jobs" / each.name)
+    context = {"inputs.job": "jobs/byhand.yaml", "github.run_id": "77", "github.run_attempt": "1"}
+
+    done = runner.job(WORKFLOWS / "pulumi-only.yaml.example", "run", context).run(use=stand_in_for_pulumi)
+
+    assert done.failed == []
+    assert "60 of 60 requests answered" in done.step("up").output
+    assert len(runner.workshop.lines("ci-77-1")) == 60
+    lease = json.loads((runner.workshop.run_dir("ci-77-1") / "lease.json").read_bytes())
+    assert lease["state"] == "released"
+    runner.workshop.wait_until_nothing_is_left()
+
+
+def stand_in_for_pulumi(step: Mapping[str, Any], run: JobRun) -> tuple[int, str]:
+    """What pulumi/actions does with these inputs, by the command line."""
+    if not step["uses"].startswith("pulumi/actions@"):
+        return 0, ""
+    given = {name: run.fill(value) for name, value in step["with"].items()}
+    assert set(given) == {"command", "stack-name", "cloud-url", "pulumi-version"}
+    stack = shlex.quote(given["stack-name"])
+    script = f"pulumi login {shlex.quote(given['cloud-url'])}\npulumi stack select {stack}\n"
+    script += f"pulumi {given['command']} --yes --skip-preview --stack {stack}"
+    environ = run.environment_of(step)
+    environ["PULUMI_HOME"] = environ["RUNNER_TEMP"]
+    # The plug-ins are where ./inv put them; only the login is this runner's own.
+    plugins = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
+    if plugins.is_dir() and not (Path(environ["PULUMI_HOME"]) / "plugins").exists():
+        (Path(environ["PULUMI_HOME"]) / "plugins").symlink_to(plugins)
+    done = subprocess.run(
+        ["bash", "-ec", script], env=environ, cwd=run.folder, capture_output=True, text=True, timeout=100
+    )
+    return done.returncode, done.stdout + done.stderr
