@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,8 @@ def raise_if_unwritten(journal: Journal) -> None:
 
 
 def _read_key(manifest: Manifest) -> str:
+    if manifest.engine_key_env:
+        return _check_key(os.environ.get(manifest.engine_key_env, ""), where=manifest.engine_key_env)
     if not manifest.engine_key_file:
         return ""
     try:
@@ -122,7 +125,11 @@ def _read_key(manifest: Manifest) -> str:
     except (OSError, UnicodeDecodeError) as error:
         fix = "Restore the file, or start a new run."
         raise SpecError(f"cannot read the engines' key: {error}", where=manifest.engine_key_file, fix=fix) from error
-    if not key.isprintable():  # it becomes part of a header
-        text = "this is no key: it has more than one line or other control characters"
-        raise SpecError(text, where=manifest.engine_key_file, fix="Write one line with the key.")
+    return _check_key(key, where=manifest.engine_key_file)
+
+
+def _check_key(key: str, *, where: str) -> str:
+    if not key.isascii() or not key.isprintable():  # it becomes part of a header
+        text = "this is no key: it has more than one line, control characters or letters beyond ASCII"
+        raise SpecError(text, where=where, fix="It must be one line with the key.")
     return key

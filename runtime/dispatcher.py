@@ -12,21 +12,27 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from runtime.budget_watch import stop_at_budget
 from runtime.delivery import Delivery, raise_if_unwritten
 from runtime.dispatch_lock import Holder, hold_dispatch_lock, read_stop_reason, stop_holder
 from runtime.input_index import BatchInput, open_input
 from runtime.journal import OUTPUT, Journal
 from runtime.manifest import Manifest, load_manifest
+from runtime.object_settings import load_object_settings, parse_address
+from runtime.object_store import ObjectStore
+from runtime.output_prefix import OutputPrefix
 from runtime.progress import DispatchState, Reporter, read_progress
 from runtime.results import ResultWriter
+from runtime.sealing import PATIENCE, Sealer
 from runtime.stop_signal import StopSignal
 from schemas.errors import LeaseholdError
 from schemas.status import StopReason
@@ -131,11 +137,13 @@ async def _dispatch(
         return _report_finished(journal, reporter)
     _log.info("%d of %d requests are to be done", journal.undone, journal.lines)
     try:
-        if journal.undone and not stop.asked.is_set():
-            await Delivery(manifest, batch, journal, reporter, stop).run()
-        was_stopped = journal.undone > 0
-        if was_stopped and stop.reason:
-            await _write_unrun(batch, journal, stop.reason)
+        async with _seal(manifest, journal, stop):
+            if journal.undone and not stop.asked.is_set():
+                async with stop_at_budget(manifest.budget_file, stop):
+                    await Delivery(manifest, batch, journal, reporter, stop).run()
+            was_stopped = journal.undone > 0
+            if was_stopped and stop.reason:
+                await _write_unrun(batch, journal, stop.reason)
         if journal.undone == 0:
             await journal.finish(ordered=manifest.options.ordered)
     finally:
@@ -143,6 +151,29 @@ async def _dispatch(
     raise_if_unwritten(journal)
     _report_end(reporter, "stopped" if was_stopped else "finished", stop.reason if was_stopped else None)
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _seal(manifest: Manifest, journal: Journal, stop: StopSignal) -> AsyncIterator[None]:
+    """Seal results in S3 meanwhile, to the last one; raises OwnerLost when another run took the prefix before the end."""
+    if not manifest.seal:
+        yield
+        return
+    sealer = Sealer(Path(manifest.output_dir), journal, _open_prefix, on_lost=lambda: stop.ask(None))
+    working = asyncio.get_running_loop().create_task(sealer.run())
+    try:
+        yield
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+        await journal.close()
+        await sealer.finish()
+    if sealer.lost is not None and journal.undone:
+        raise sealer.lost
+
+
+def _open_prefix(address: str) -> OutputPrefix:
+    return OutputPrefix(ObjectStore(parse_address(address), load_object_settings(os.environ), PATIENCE))
 
 
 async def _write_unrun(batch: BatchInput, journal: Journal, reason: StopReason) -> None:

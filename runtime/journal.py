@@ -78,6 +78,10 @@ class Journal:
             self._group_timer = self._loop.call_later(GROUP_DELAY_S, self.flush)
         return True
 
+    def synced_bytes(self, name: str) -> int:
+        """How much of a results file is on the disk for sure; it may end in the middle of a line."""
+        return next(file.synced_bytes for file in self._files if file.final.name == name)
+
     def flush(self) -> None:
         """Hand everything to the operating system: from here on a kill loses nothing."""
         if self._group_timer is not None:
@@ -184,12 +188,15 @@ class _ResultsFile:
         self.final = final
         self.part = final.with_name(final.name + ".part")
         self.buffer: list[bytes] = []
+        self.synced_bytes = 0
         self._descriptor = -1
         self._is_synced = True
 
     def open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(self.part, flags, 0o644)
+        # Whether a dispatcher that was killed had synced it, nobody knows.
+        self._is_synced = os.fstat(self._descriptor).st_size == 0
 
     def write(self) -> None:
         if not self.buffer:
@@ -209,16 +216,21 @@ class _ResultsFile:
     def sync(self) -> None:
         if not self._is_synced:
             self._is_synced = True
-            _sync_data(self._descriptor)
+            self._sync_now()
+
+    def _sync_now(self) -> None:
+        size = os.fstat(self._descriptor).st_size
+        _sync_data(self._descriptor)
+        self.synced_bytes = size
 
     @property
     def is_open(self) -> bool:
         return self._descriptor >= 0
 
     def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
         try:
             if not self._is_synced:
-                _sync_data(descriptor)
+                self._sync_now()
         finally:
+            descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)

@@ -33,9 +33,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     The input is read from `input`; output.jsonl, error.jsonl (.part while running), input.index, progress.json,
     stats.jsonl and dispatch.lock are written to `output_dir`. Machines appear and leave as files in machines_dir:
     <index>.json (schemas.machine.MachineRecord) joins; <index>.leaving beside it asks to drain, answered by
-    <index>.drained; a vanished <index>.json leaves at once. engine_key_file: bearer key for the engines, "" = none.
+    <index>.drained; a vanished <index>.json leaves at once. engine_key_file: bearer key for the engines, "" = none;
+    engine_key_env: the same, in this variable of the dispatcher's environment.
     base_urls: servers that run already; then there are no machines and no tunnels. on_end: a command that is started, and
-    not waited for, when this dispatcher has ended; it sees to the machines when nobody else does.
+    not waited for, when this dispatcher has ended; it sees to the machines when nobody else does. seal: results are sealed
+    in S3 while they come, at the prefix that claim.json in output_dir names. budget_file: says until when the run's money
+    lasts (schemas.budget.Budget), "" = there is no such file.
     """
 
     version: int = VERSION
@@ -52,8 +55,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     socket_dir: str = ""
     ssh_key_file: str = ""
     engine_key_file: str = ""
+    engine_key_env: str = ""
     base_urls: tuple[str, ...] = ()
     on_end: tuple[str, ...] = ()
+    seal: bool = False
+    budget_file: str = ""
 
 
 def load_manifest(path: Path) -> Manifest:

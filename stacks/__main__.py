@@ -11,10 +11,12 @@ from providers.lease import LEASE_FILE
 from schemas.errors import LeaseholdError, SpecError
 from stacks.plan import Plan, load_plan, save_plan
 from stacks.planning import draw_up_plan
+from stacks.prefix_claim import claim_output, keep_claim
 from stacks.program import declare_stack
 from stacks.release import is_proven
 from stacks.run_folder import PROJECT, RunFolder, get_home, open_run
 from stacks.stack import LIFECYCLE_MARK
+from stacks.staging import keep_input
 
 
 def main() -> None:
@@ -33,7 +35,10 @@ def _get_plan(config: pulumi.Config, folder: RunFolder) -> Plan:
     plan = draw_up_plan(job, run=folder.run, line_limit=config.get_int("limit") or 0)
     if pulumi.runtime.is_dry_run():
         return plan
+    claim = claim_output(plan)
     folder.make()
+    keep_input(plan, folder)
+    keep_claim(claim, folder)
     return save_plan(plan, folder.plan)
 
 

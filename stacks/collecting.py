@@ -1,17 +1,22 @@
-"""Copies a run's results to the output folder that its job names. Called at the end of every run."""
+"""Copies a run's results to the output folder or the S3 prefix that its job names. Called at the end of every run."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from runtime.object_settings import is_object_address
 from schemas.job import Job
+from stacks.prefix_results import deliver_records, deliver_results
 from stacks.run_folder import RunFolder
 
 
 def collect_results(folder: RunFolder, job: Job) -> None:
     """Each file whole or not at all; nothing when the job names no folder."""
     if not job.output:
+        return
+    if is_object_address(job.output):
+        deliver_results(folder)
         return
     target = Path(job.output)
     target.mkdir(parents=True, exist_ok=True)
@@ -23,3 +28,9 @@ def collect_results(folder: RunFolder, job: Job) -> None:
         else:
             # What an earlier run left there would be taken for this run's.
             (target / source.name).unlink(missing_ok=True)
+
+
+def collect_records(folder: RunFolder, job: Job) -> None:
+    """Put the receipt and the last status beside results in S3, whose reader may have nothing else."""
+    if is_object_address(job.output):
+        deliver_records(folder)

@@ -71,6 +71,18 @@ exit 0
 """
 
 
+def render_key_delivery(target: SshTarget, key_variable: str, remote: str) -> str:
+    """Run a script on a machine with a key of ours on its standard input.
+
+    The key is taken from the environment of whoever runs this: it stands in no argument, no file here, and no state.
+    """
+    ssh = shlex.join([*make_ssh_arguments(target), remote])
+    return f"""set -eu
+[ -n "${{{key_variable}:-}}" ] || {{ echo '{key_variable} is not set, and limits.dead_man needs it' >&2; exit 1; }}
+printf '%s\\n' "${key_variable}" | {ssh}
+"""
+
+
 def render_done(folder: RunFolder, python: str) -> str:
     """Wait for the end of the batch; only under plain `pulumi up`."""
     return f"exec {_quote(python)} -m stacks.done {_quote(folder.root)}\n"

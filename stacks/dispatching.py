@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import msgspec
 
 from runtime.batch_input import check_input
 from runtime.manifest import DispatchOptions, Manifest
-from schemas.errors import LeaseholdError, SpecError
+from schemas.errors import CredentialError, LeaseholdError, SpecError
 from schemas.files import replace_file
 from schemas.status import Progress
 from stacks.console import WORDS
@@ -26,14 +27,15 @@ def dispatch_to_servers(
     max_concurrency: int,
     endpoint: str,
     key_file: str,
+    key_env: str = "",
+    ordered: bool = False,
 ) -> int:
     """Check the input, run the dispatcher in the foreground, say how it ended; started again it resumes."""
     if not base_urls:
         raise SpecError("dispatch needs at least one --base-url", fix="--base-url http://127.0.0.1:8000")
     report = check_input(input_file, endpoint=endpoint, model="")
     report.raise_if_bad()
-    if key_file and not Path(key_file).is_file():
-        raise SpecError("there is no such key file", where=key_file, fix="Write the servers' API key into it.")
+    _refuse_bad_key(key_file, key_env)
     for url in base_urls:
         if not url.startswith(("http://", "https://")):
             raise SpecError(
@@ -51,8 +53,9 @@ def dispatch_to_servers(
         endpoint=endpoint,
         model=report.model,
         replicas=len(base_urls),
-        options=DispatchOptions(max_concurrency=max_concurrency),
+        options=DispatchOptions(max_concurrency=max_concurrency, ordered=ordered),
         engine_key_file=key_file,
+        engine_key_env=key_env,
         base_urls=tuple(base_urls),
     )
     path = output / "manifest.json"
@@ -62,6 +65,15 @@ def dispatch_to_servers(
     )
     code = subprocess.call([sys.executable, "-m", "runtime.dispatcher", str(path.absolute())])
     return _tell_end(output, code)
+
+
+def _refuse_bad_key(key_file: str, key_env: str) -> None:
+    if key_file and key_env:
+        raise SpecError("--key-file and --key-env exclude each other", fix="Leave one of them out.")
+    if key_file and not Path(key_file).is_file():
+        raise SpecError("there is no such key file", where=key_file, fix="Write the servers' API key into it.")
+    if key_env and not os.environ.get(key_env):
+        raise CredentialError(f"{key_env} is not set", fix=f"export {key_env}=<the servers' API key>")
 
 
 def _tell_end(output: Path, code: int) -> int:

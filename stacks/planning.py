@@ -10,14 +10,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from providers.cloud import Need, Offer
 from providers.registry import make_cloud
 from providers.settings import load_cloud_settings
 from runtime.batch_input import InputReport, check_input
-from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, SpecError
+from runtime.object_settings import is_object_address
+from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, Problem, SpecError
 from schemas.job import Candidate, Job, LoadedJob, load_job
 from stacks.estimate import InputSummary
+from stacks.history import load_history
+from stacks.left_out import find_left_out
 from stacks.plan import Plan, make_plan
+from stacks.policy_gate import PolicyGate, list_policy_problems
+from stacks.prefix_claim import refuse_same_object, refuse_taken_prefix
+from stacks.run_folder import get_home
+from stacks.staging import stage_job
+from stacks.token_count import count_tokens, find_tokenizer
 
 # How long a machine that a cloud accepted may stay invisible: the local cloud shows it at once.
 _SETTLE_S = {"local": 2.0}
@@ -33,14 +43,20 @@ def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0, on_notice: No
     """
     loaded = load_job(job_file)
     refuse_bad_output(loaded.job)
-    report = check_job_input(loaded, line_limit)
+    refuse_taken_prefix(loaded.job)
+    staged = stage_job(loaded)
+    report = check_job_input(staged.loaded, line_limit)
     report.raise_if_bad()
-    return plan_work(loaded, summarize(report), run=run, line_limit=line_limit, on_notice=on_notice)
+    plan = plan_work(staged.loaded, summarize(report), run=run, line_limit=line_limit, on_notice=on_notice)
+    return staged.put_back(plan)
 
 
 def refuse_bad_output(job: Job) -> None:
     """Raise SpecError for an output folder that cannot be written, or where the results would replace the input."""
     if not job.output:
+        return
+    if is_object_address(job.output):
+        refuse_same_object(job)
         return
     output = Path(job.output)
     if Path(job.input).resolve() in [(output / name).resolve() for name in ("output.jsonl", "error.jsonl")]:
@@ -56,23 +72,49 @@ def plan_work(
     loaded: LoadedJob, summary: InputSummary, *, run: str, line_limit: int = 0, on_notice: Notice = lambda _: None
 ) -> Plan:
     """The plan for a job whose input is known to be in order; `summary` counts what is to be sent."""
-    return make_plan(
+    gate = PolicyGate(loaded, os.environ)
+    offers = gather_offers(gate.asked, on_notice=on_notice)
+    plan = make_plan(
         run=run,
         job=loaded.job,
         template=loaded.template,
-        summary=summary,
-        offers=gather_offers(loaded.job, on_notice=on_notice),
+        summary=_count_prompts(loaded, summary, line_limit),
+        offers=gate.sift(offers),
+        measured=load_history(get_home()),
+        left_out=find_left_out(loaded.job, offers, ask=_ask_widely),
         ports=pick_ports(loaded.job.machines.replicas),
         settle_s=choose_settle_s((each.cloud for each in loaded.job.machines.candidates), os.environ),
         now=time.time(),
         line_limit=line_limit,
     )
+    return msgspec.structs.replace(plan, policy=gate.result)
+
+
+def _count_prompts(loaded: LoadedJob, summary: InputSummary, line_limit: int) -> InputSummary:
+    """The summary with prompt tokens, where the model's tokenizer is on this computer."""
+    tokenizer = find_tokenizer(loaded.template.spec.model_source, os.environ)
+    if tokenizer is None:
+        return summary
+    counted = count_tokens(Path(loaded.job.input), tokenizer, total_bytes=summary.bytes, line_limit=line_limit)
+    return msgspec.structs.replace(summary, counted=counted)
 
 
 def check_job_input(loaded: LoadedJob, line_limit: int = 0) -> InputReport:
     """Read the whole input of a job and report every bad line."""
     job = loaded.job
-    return check_input(Path(job.input), endpoint=job.endpoint, model=loaded.template.model, line_limit=line_limit)
+    template = loaded.template
+    return check_input(
+        Path(job.input),
+        endpoint=job.endpoint,
+        model=template.model,
+        most_tokens=template.most_tokens,
+        line_limit=line_limit,
+    )
+
+
+def check_job_policy(loaded: LoadedJob) -> tuple[list[Problem], list[Problem]]:
+    """What the policy refuses, and as warnings what it leaves out, as far as it can be told without asking a cloud."""
+    return list_policy_problems(loaded, os.environ)
 
 
 def summarize(report: InputReport) -> InputSummary:
@@ -102,9 +144,21 @@ def gather_offers(job: Job, *, on_notice: Notice = lambda _: None) -> list[tuple
 
 def fetch_offers(candidate: Candidate) -> Sequence[Offer]:
     """Offers for one candidate, from its cloud."""
+    return _ask(candidate, make_need(candidate))
+
+
+def _ask_widely(candidate: Candidate) -> Sequence[Offer]:
+    """What its cloud has of the GPU in that tier, wherever and however much memory; nothing when it does not answer."""
+    try:
+        return _ask(candidate, Need(gpu=candidate.gpu, count=candidate.count, tier=candidate.tier))
+    except LeaseholdError:
+        return ()
+
+
+def _ask(candidate: Candidate, need: Need) -> Sequence[Offer]:
     settings = load_cloud_settings(os.environ)
     cloud = make_cloud(candidate.cloud, settings, price_usd_per_hour=candidate.price_usd_per_hour)
-    return cloud.offers(make_need(candidate))
+    return cloud.offers(need)
 
 
 def make_need(candidate: Candidate) -> Need:
@@ -115,6 +169,8 @@ def make_need(candidate: Candidate) -> Need:
         count=candidate.count,
         tier=candidate.tier,
         regions=candidate.regions,
+        interconnect=candidate.interconnect,
+        sku_hint=candidate.sku_hint,
     )
 
 

@@ -20,8 +20,11 @@ import msgspec
 import pulumi
 from pulumi_command import local, remote
 
+from providers.lambda_dead_man import render_dead_man_start
 from providers.resources import Endpoint, Lease, LeaseInputs, Machine
+from providers.settings import load_cloud_settings
 from runtime.manifest import DispatchOptions, Manifest
+from runtime.object_settings import is_object_address
 from schemas.machine import MachineRecord
 from schemas.ssh import SshTarget
 from schemas.status import Progress
@@ -31,6 +34,7 @@ from stacks.commands import (
     render_dispatch_stop,
     render_done,
     render_join,
+    render_key_delivery,
     render_leave,
 )
 from stacks.launch import make_engine_launch, render_engine_start
@@ -95,7 +99,7 @@ def make_manifest(plan: Plan, folder: RunFolder) -> Manifest:
     job = plan.job
     return Manifest(
         run=plan.run,
-        input=job.input,
+        input=str(folder.input) if plan.staged else job.input,
         output_dir=str(folder.root),
         endpoint=job.endpoint,
         model=plan.template.model,
@@ -116,6 +120,8 @@ def make_manifest(plan: Plan, folder: RunFolder) -> Manifest:
         ssh_key_file=str(folder.ssh_key),
         engine_key_file=str(folder.engine_key),
         on_end=(sys.executable, "-m", "stacks.orphan_release", str(folder.root)),
+        budget_file=str(folder.budget),
+        seal=is_object_address(job.output),
     )
 
 
@@ -130,7 +136,8 @@ def _declare_machine(
 ) -> Machine:
     machine = Machine(f"machine-{planned.index}", _make_machine_props(plan, folder, planned, attempt, lease))
     endpoint = _declare_endpoint(plan, folder, planned, attempt, machine)
-    engine = _declare_engine(plan, planned, lease, machine, endpoint)
+    before = [_declare_dead_man(plan, folder, planned, lease, machine, endpoint)] if plan.job.limits.dead_man else []
+    engine = _declare_engine(plan, planned, lease, machine, endpoint, before)
     local.Command(
         f"join-{planned.index}",
         create=render_join(folder, planned.index),
@@ -176,7 +183,12 @@ def _declare_endpoint(
 
 
 def _declare_engine(
-    plan: Plan, planned: PlannedMachine, lease: Lease, machine: Machine, endpoint: Endpoint
+    plan: Plan,
+    planned: PlannedMachine,
+    lease: Lease,
+    machine: Machine,
+    endpoint: Endpoint,
+    before: list[local.Command],
 ) -> remote.Command:
     """Start the engine; it has no delete: it goes with its machine, and SSH to one that is gone would block destroy."""
     launches = [
@@ -200,8 +212,38 @@ def _declare_engine(
         create=machine.choice.apply(lambda index: starts[int(index)]),
         stdin=_render_secrets(lease, token),
         triggers=[machine.id],
-        opts=pulumi.ResourceOptions(deleted_with=machine, delete_before_replace=True),
+        opts=pulumi.ResourceOptions(deleted_with=machine, delete_before_replace=True, depends_on=before),
     )
+
+
+def _declare_dead_man(
+    plan: Plan, folder: RunFolder, planned: PlannedMachine, lease: Lease, machine: Machine, endpoint: Endpoint
+) -> local.Command:
+    """Give an instance of Lambda what it needs to end itself; no engine starts on one that has not got it."""
+
+    def render(values: dict[str, Any]) -> str:
+        if values["cloud"] != "lambda":
+            return "exit 0\n"
+        settings = load_cloud_settings(os.environ)
+        script = render_dead_man_start(
+            instance_id=values["id"],
+            api_url=settings.lambda_base_url,
+            expires_at=int(values["expires_at"]),
+            heartbeat_timeout_s=int(plan.job.limits.heartbeat_minutes * 60),
+        )
+        return render_key_delivery(_make_target(folder, values), "LAMBDA_CLOUD_API_KEY", script)
+
+    create = pulumi.Output.all(
+        cloud=machine.cloud,
+        id=machine.id,
+        name=machine.machine_name,
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.user,
+        expires_at=lease.expires_at,
+    ).apply(render)
+    opts = pulumi.ResourceOptions(deleted_with=machine, delete_before_replace=True)
+    return local.Command(f"dead-man-{planned.index}", create=create, triggers=[machine.id], opts=opts)
 
 
 def _render_secrets(lease: Lease, token: str) -> pulumi.Output[str]:
@@ -247,17 +289,21 @@ def _render_leave(
     folder: RunFolder, planned: PlannedMachine, machine: Machine, endpoint: Endpoint
 ) -> pulumi.Output[str]:
     def render(values: dict[str, Any]) -> str:
-        name = values["name"]
-        target = SshTarget(
-            host=values["host"],
-            port=int(values["port"]),
-            user=values["user"],
-            key_file=str(folder.ssh_key),
-            known_hosts_file=str(folder.host_keys / f"{name}.known_hosts"),
-            alias=name,
-        )
-        return render_leave(folder, planned.index, target)
+        return render_leave(folder, planned.index, _make_target(folder, values))
 
     return pulumi.Output.all(
         name=machine.machine_name, host=endpoint.host, port=endpoint.port, user=endpoint.user
     ).apply(render)
+
+
+def _make_target(folder: RunFolder, values: dict[str, Any]) -> SshTarget:
+    """Where a machine's SSH answers, from its endpoint's and its own outputs."""
+    name = values["name"]
+    return SshTarget(
+        host=values["host"],
+        port=int(values["port"]),
+        user=values["user"],
+        key_file=str(folder.ssh_key),
+        known_hosts_file=str(folder.host_keys / f"{name}.known_hosts"),
+        alias=name,
+    )

@@ -15,17 +15,20 @@ from typing import Literal
 import msgspec
 
 from runtime.adoption import Adoption, EarlierRun, adopt_results
+from runtime.object_settings import is_object_address
 from schemas.errors import ReleaseError, SpecError
 from schemas.job import LoadedJob, load_job
 from stacks.console import WORDS, print_data
 from stacks.estimate import InputSummary
 from stacks.plan import Plan, TakenOver, load_plan
 from stacks.planning import plan_work
+from stacks.policy_view import tell_refusal
 from stacks.release import is_proven
 from stacks.run_folder import RunFolder, find_run, get_home, list_runs, prepare_home
 from stacks.run_processes import is_lifecycle_alive
 from stacks.run_status import is_over, read_status
 from stacks.running import start_planned
+from stacks.staging import stage_job
 from stacks.start import name_run, tell_notice
 
 AS_BEFORE = -1
@@ -55,13 +58,18 @@ def resume_run(
     limit = before.line_limit if line_limit == AS_BEFORE else line_limit
     loaded = _load_job(job, before)
     name = name_run(new_run, loaded.job.name)
-    with _make_staging(home) as staging:
-        adoption = _take_over(earlier, loaded, staging, run=name, limit=limit, mode=mode)
+    with make_staging(home) as staging:
+        staged = stage_job(loaded)
+        adoption = _take_over(earlier, staged.loaded, staging, run=name, limit=limit, mode=mode)
         if adoption.left == 0:
             return _say_nothing_is_left(earlier, adoption, mode, as_json=as_json)
-        _tell_differences(adoption, before, loaded, limit)
-        plan = plan_work(loaded, _summarize(adoption), run=name, line_limit=limit, on_notice=tell_notice)
-        plan = msgspec.structs.replace(plan, resumes=earlier.run, taken_over=_describe(adoption, mode))
+        tell_differences(adoption, before, loaded, limit)
+        with tell_refusal(as_json):
+            summary = summarize_adoption(adoption)
+            plan = plan_work(staged.loaded, summary, run=name, line_limit=limit, on_notice=tell_notice)
+        plan = msgspec.structs.replace(
+            staged.put_back(plan), resumes=earlier.run, taken_over=describe_adoption(adoption, mode)
+        )
         return start_planned(
             plan, confirm=confirm, detach=detach, foreground=foreground, keep=False, as_json=as_json, prepared=staging
         )
@@ -93,6 +101,8 @@ def raise_if_unready(earlier: RunFolder) -> None:
 
 
 def _load_job(job: str, before: Plan) -> LoadedJob:
+    if not job and is_object_address(before.job.source):  # it came from there, and its file is on another computer
+        return LoadedJob(job=before.job, template=before.template)
     path = Path(job or before.job.source)
     if not path.is_file():
         raise SpecError("there is no such job file", where=str(path), fix="Name the job's file with --job.")
@@ -100,7 +110,7 @@ def _load_job(job: str, before: Plan) -> LoadedJob:
 
 
 @contextlib.contextmanager
-def _make_staging(home: Path) -> Iterator[Path]:
+def make_staging(home: Path) -> Iterator[Path]:
     """A hidden folder beside the runs, to become one whole or to vanish."""
     prepare_home(home)
     staging = Path(tempfile.mkdtemp(prefix=".taking-over-", dir=home / "runs"))
@@ -134,7 +144,7 @@ def _say_nothing_is_left(earlier: RunFolder, adoption: Adoption, mode: Mode, *, 
     return 0
 
 
-def _tell_differences(adoption: Adoption, before: Plan, loaded: LoadedJob, limit: int) -> None:
+def tell_differences(adoption: Adoption, before: Plan, loaded: LoadedJob, limit: int) -> None:
     """What a person may not expect, each in one sentence."""
     if limit and limit == before.line_limit:
         tell_notice(f"only the first {limit:,} lines, as in run {before.run}; --limit 0 takes all")
@@ -146,7 +156,7 @@ def _tell_differences(adoption: Adoption, before: Plan, loaded: LoadedJob, limit
         tell_notice(f"run {before.run} had another deployment ({before.template.reference}); its answers are kept")
 
 
-def _summarize(adoption: Adoption) -> InputSummary:
+def summarize_adoption(adoption: Adoption) -> InputSummary:
     return InputSummary(
         requests=adoption.left,
         bytes=adoption.left_bytes,
@@ -155,5 +165,5 @@ def _summarize(adoption: Adoption) -> InputSummary:
     )
 
 
-def _describe(adoption: Adoption, mode: Mode) -> TakenOver:
+def describe_adoption(adoption: Adoption, mode: Mode) -> TakenOver:
     return TakenOver(mode=mode, answers=adoption.answers, failures=adoption.failures, usage=adoption.usage)

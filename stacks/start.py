@@ -16,7 +16,9 @@ from stacks.console import WORDS
 from stacks.lifecycle import start_lifecycle
 from stacks.plan import Plan, save_plan
 from stacks.planning import draw_up_plan
+from stacks.prefix_claim import claim_output, keep_claim
 from stacks.run_folder import RunFolder, get_home, open_run, prepare_home
+from stacks.staging import keep_input
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _RUN_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,79}")
@@ -34,6 +36,9 @@ def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
         raise SpecError("this is a folder, not a job file", where=str(job_file), fix="./inv new writes one.")
     if not job_file.is_file():
         raise SpecError("there is no such job file", where=str(job_file), fix="./inv new writes one.")
+    if run:
+        # Before any cloud is asked: what is taken now stays taken.
+        name_run(run, "")
     plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=tell_notice)
     return msgspec.structs.replace(plan, run=name_run(run, plan.job.name))
 
@@ -66,6 +71,7 @@ def launch_run(
     home = get_home()
     prepare_home(home)
     folder = open_run(plan.run, home)
+    claim = claim_output(plan, prepared)
     try:
         if prepared is None:
             folder.root.mkdir(mode=0o700)
@@ -78,6 +84,8 @@ def launch_run(
             f"there is a run {plan.run} already", where=str(folder.root), fix="Give it another id."
         ) from error
     folder.make()
+    keep_input(plan, folder)
+    keep_claim(claim, folder)
     save_plan(plan, folder.plan)
     start_lifecycle(folder, environment, keep=keep, detached=detached)
     return folder

@@ -18,23 +18,37 @@ MAY_IMPORT = {
     "stacks": {"stacks", "providers", "runtime", "schemas", "toolchain"},
     "toolchain": {"toolchain", "schemas"},
 }
-# What stacks may know of the runtime: what the dispatcher is told, the check of its input, what it finds done already.
-RUNTIME_FOR_STACKS = {"runtime.manifest", "runtime.batch_input", "runtime.adoption"}
+# What stacks may know of the runtime: what the dispatcher is told, the check of its input, what it finds done already,
+# and what is in S3.
+RUNTIME_FOR_STACKS = {
+    "runtime.manifest",
+    "runtime.batch_input",
+    "runtime.adoption",
+    "runtime.object_settings",
+    "runtime.object_store",
+    "runtime.output_prefix",
+    "runtime.prefix_results",
+    "runtime.takeover",
+}
 ONLY_IN = {
     "pulumi": {"providers/resources.py", "stacks/program.py", "stacks/__main__.py", "toolchain/command_plugin"},
     "pulumi_command": {"stacks/program.py"},
     "httpx": {"providers/http_client.py"},
+    "obstore": {"runtime/object_store.py", "runtime/object_errors.py"},
 }
 READS_ENVIRONMENT = {
     "providers/emulators",
     "providers/local_environment.py",
     "providers/open_clouds.py",
     "providers/resources.py",
+    "runtime/delivery.py",
     "runtime/dispatcher.py",
     "stacks/__main__.py",
+    "stacks/dispatching.py",
     "stacks/doctor.py",
     "stacks/emulating.py",
     "stacks/lifecycle.py",
+    "stacks/object_access.py",
     "stacks/offers.py",
     "stacks/orphan_release.py",
     "stacks/planning.py",

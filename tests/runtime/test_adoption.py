@@ -234,7 +234,8 @@ def test_the_same_id_may_be_escaped_in_another_way(desk: Desk) -> None:
 
 def test_another_endpoint_is_refused(desk: Desk) -> None:
     leave_mixed_results(desk)
-    desk.write_input([line.replace(ENDPOINT.encode(), b"/v1/completions") for line in LINES])
+    prompts = [line.replace(b'"max_tokens"', b'"prompt": "a", "max_tokens"') for line in LINES]
+    desk.write_input([line.replace(ENDPOINT.encode(), b"/v1/completions") for line in prompts])
 
     with pytest.raises(SpecError, match="this job sends to /v1/completions"):
         desk.adopt(endpoint="/v1/completions")

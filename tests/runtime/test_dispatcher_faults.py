@@ -57,7 +57,8 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_bodies_byte_for_byte_in_openai_shape(bench: Bench, engines: Engines) -> None:
     engine = engines.add()
     body = (
-        b'{"model":"tiny",  "n":1.10000000000000000001,"big":123456789012345678901234567890,"text":"\\u00e9\xc3\xa9"}'
+        b'{"model":"tiny",  "x":1.10000000000000000001,"big":123456789012345678901234567890,'
+        b'"messages":[{"role":"user","content":"\\u00e9\xc3\xa9"}]}'
     )
     bench.write_input([b'{"custom_id":"a\\u00e9","method":"POST","url":"/v1/chat/completions","body":' + body + b"}"])
 
@@ -361,7 +362,9 @@ def test_ordered_output_has_the_order_of_the_input(bench: Bench, engines: Engine
 def test_prefix_order_sends_like_beginnings_together(bench: Bench, engines: Engines) -> None:
     engine = engines.add()
     texts = [f"{'ab'[number % 2] * 300} {number}" for number in range(20)]
-    bench.write_input([make_line(f"r{number}", messages=[{"content": text}]) for number, text in enumerate(texts)])
+    bench.write_input(
+        [make_line(f"r{number}", messages=[{"role": "user", "content": text}]) for number, text in enumerate(texts)]
+    )
 
     bench.run(engine.base_url, options=DispatchOptions(order="prefix", max_concurrency=1))
 

@@ -136,7 +136,7 @@ def test_bad_input_fails_with_every_problem(bench: Bench) -> None:
     results = bench.run("http://127.0.0.1:1", code=2)
 
     assert results.progress.state == "failed"
-    for text in (":2: ", "invalid_json_line", ":3: ", "duplicate_custom_id", ":4: ", "empty_custom_id"):
+    for text in (":2:", "invalid_json_line", ":3:", "duplicate_custom_id", ":4:", "empty_custom_id"):
         assert text in results.progress.message
 
 

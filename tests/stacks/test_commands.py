@@ -6,6 +6,7 @@ LEASEHOLD_UPDATE_GOLDEN=1 rewrites the files; read the difference before you do.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from stacks.commands import (
     render_dispatch_stop,
     render_done,
     render_join,
+    render_key_delivery,
     render_leave,
 )
 from stacks.ledger import read_joined
@@ -30,6 +32,7 @@ from tests.stacks.run_files import make_folder, make_record
 
 GOLDEN = Path(__file__).parent / "golden"
 PYTHON = "/opt/leasehold/.venv/bin/python"
+KEY_VARIABLE = "LEASEHOLD_TEST_ACCOUNT_KEY"
 ODD_NAMES = ["plain", "-rf", """it's  "$HOME" `id` $(id) a;b&c|d 100%h ü\\n"""]
 
 
@@ -224,6 +227,31 @@ def test_dispatch_stop_ends_well_whatever_is_missing(python: str, folder: RunFol
     done = run(render_dispatch_stop(folder, str(folder.root / "sockets"), python))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.wire
+def test_a_key_reaches_the_machine_on_standard_input_and_no_argument(odd_folder: RunFolder, tmp_path: Path) -> None:
+    bin_folder, told = tmp_path / "bin", tmp_path / "told"
+    bin_folder.mkdir()
+    ssh = f'#!/bin/sh\ncat > {shlex.quote(str(told))}\nprintf "%s\\n" "$@" >> {shlex.quote(str(told))}\n'
+    (bin_folder / "ssh").write_text(ssh)
+    (bin_folder / "ssh").chmod(0o755)
+    script = render_key_delivery(make_target(odd_folder), KEY_VARIABLE, 'cat > "$HOME/it\'s here"')
+    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", KEY_VARIABLE: "a-key 100%"}
+
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, timeout=20)
+
+    assert done.returncode == 0, done.stderr
+    lines = told.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("a-key 100%", 'cat > "$HOME/it\'s here"')
+    assert "a-key" not in script and "a-key" not in "".join(lines[1:])
+
+
+@pytest.mark.wire
+def test_without_the_key_it_fails_and_says_which(folder: RunFolder) -> None:
+    done = run(render_key_delivery(make_target(folder), KEY_VARIABLE, "true"))
+
+    assert (done.returncode, done.stderr.decode()) == (1, f"{KEY_VARIABLE} is not set, and limits.dead_man needs it\n")
 
 
 @pytest.mark.wire

@@ -12,23 +12,29 @@ from rich.console import Console, RenderableType
 
 from schemas.job import Candidate, Limits
 from schemas.status import MachineStatus, ReplicaProgress, RequestCounts, Status, Usage
-from stacks.display import (
-    format_duration,
-    render_live,
-    render_plan,
-    render_receipt,
-    render_runs,
-    render_summary,
-)
-from stacks.receipt import MachineReceipt, Receipt
+from stacks.display import render_live, render_runs, render_summary
+from stacks.duration_words import format_duration
+from stacks.plan_view import render_plan
+from stacks.receipt import Comparison, EstimateCheck, MachineReceipt, Receipt
+from stacks.receipt_view import render_receipt
+from stacks.span import Span
 from tests.stacks.run_files import make_h100, make_job, make_progress, plan_for
 
 WIDTH = 100
 
 
-def make_text(rendered: RenderableType, *, styles: bool = False) -> str:
+def make_check() -> EstimateCheck:
+    return EstimateCheck(
+        usd=Comparison(expected=Span(low=0.1, likely=0.4, high=1.2), actual=0.5, error=0.25),
+        hours=Comparison(expected=Span(low=0.1, likely=0.5, high=1.0), actual=0.25, error=-0.5),
+        prompt_tokens=Comparison(expected=Span(low=100, likely=200, high=400), actual=200, error=0.0),
+        output_tokens=Comparison(expected=Span(low=0, likely=0, high=0), actual=0),
+    )
+
+
+def make_text(rendered: RenderableType, *, styles: bool = False, width: int = WIDTH) -> str:
     console = Console(
-        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, markup=False, color_system="256"
+        record=True, width=width, file=io.StringIO(), force_terminal=True, markup=False, color_system="256"
     )
     console.print(rendered)
     return console.export_text(styles=styles)
@@ -46,7 +52,8 @@ def make_status(**fields: Any) -> Status:
 
 def make_receipt(**fields: Any) -> Receipt:
     line = MachineReceipt(
-        index=0, cloud="runpod", id="p0", name="lh-0", offer="runpod/H100/1", seconds=600, boot_s=60, work_s=500,
+        index=0, cloud="runpod", id="p0", name="lh-0", offer="runpod/H100/1", gpu="H100-SXM", count=2,
+        region="US-KS-2", seconds=600, boot_s=60, work_s=500,
         idle_s=40, usd_per_hour=2.5, usd=0.4167, billed_usd=0.42, proven_gone=True,
     )  # fmt: skip
     values: dict[str, Any] = {
@@ -135,7 +142,7 @@ def test_an_unverified_release_is_the_last_line_with_id_price_and_command() -> N
 
     assert last == (
         "RELEASE NOT VERIFIED: 1 machine(s) may still cost money: runpod p1 at 3.29 USD/h. "
-        "Run now: ./inv release tickets-1"
+        "Run now: ./inv release tickets-1 (or by hand: https://console.runpod.io/pods )"
     )
     assert "\x1b[1;31mRELEASE NOT VERIFIED" in make_text(render_summary(status, None), styles=True)
 
@@ -155,13 +162,19 @@ def test_the_plan_shows_what_is_tried_what_it_costs_and_its_limits() -> None:
     text = make_text(render_plan(plan))
 
     assert text.splitlines()[0].startswith("tickets  100 requests to /v1/chat/completions, model ")
-    assert "2 machine(s), at least 1 to go on" in text
+    assert "2 machines, at least 1 to go on" in text
     rows = [line.split() for line in text.splitlines() if "runpod" in line]
     assert rows == [
         ["1", "runpod", "H100", "secure", "US-1", "2.39", "high"],
         ["2", "runpod", "8", "x", "H100", "secure", "EU-1", "9.00", "sold", "out"],
     ]
-    assert "USD (low / likely / high)" in text
+    estimate = plan.estimate
+    assert " ".join(text.split()).count("low likely high") == 1
+    cost = next(line for line in text.splitlines() if line.split()[:1] == ["cost"])
+    usd = (estimate.low_usd, estimate.likely_usd, estimate.high_usd)
+    assert cost.split() == ["cost", *(f"{each:.2f}" for each in usd), "USD"]
+    for assumption in estimate.assumptions:
+        assert assumption.partition(": ")[2].split(";")[0] in " ".join(text.split())
     assert "25.00 USD, 6 h 00, 15 minutes to boot" in text
 
 
@@ -196,11 +209,56 @@ def test_the_receipt_has_a_line_for_each_machine_and_a_total() -> None:
     unproven = msgspec.structs.replace(make_receipt().machines[0], index=1, proven_gone=False, billed_usd=None)
     receipt = make_receipt(machines=(*make_receipt().machines, unproven), billed_usd=0.42, usd_per_million_tokens=1.5)
 
-    words = " ".join(make_text(render_receipt(receipt)).split())
+    words = " ".join(make_text(render_receipt(receipt), width=160).split())
 
-    assert "0.4167 0.4200 proven" in words
-    assert "NOT PROVEN" in words
-    assert words.endswith("total 0.42 USD (expected 0.10 to 1.20, likely 0.40), billed 0.42, 1.50 per million tokens")
+    assert "machine cloud GPU region id there boot work idle USD/h USD billed gone" in words
+    assert "0 runpod 2 x H100-SXM US-KS-2 p0 10 min 60 s 8 min 40 s 2.50 0.4167 0.4200 proven" in words
+    assert "0.4167 - NOT PROVEN" in words
+    assert words.endswith(
+        "total 0.42 USD (expected 0.10 to 1.20, likely 0.40), billed 0.42 USD, 1.50 USD per million tokens"
+    )
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_in_a_narrow_terminal_nothing_is_squeezed_or_cut(width: int) -> None:
+    run = "nightly-tickets-of-all-regions-261124-abc123"
+    receipt = make_receipt(billed_usd=0.42, check=make_check(), boot_s=60, work_s=500, idle_s=40)
+    candidate = Candidate(cloud="runpod", max_usd_per_hour=3.0)
+    plan = plan_for(make_job(candidates=[candidate]), make_h100("EUR-IS-1", 2.39), make_h100("US-KS-2", 3.01))
+
+    runs = make_text(render_runs([make_status(run=run, started_at="2026-11-24T10:00:00.000Z")]), width=width)
+    shown = make_text(render_receipt(receipt), width=width)
+    planned = make_text(render_plan(plan), width=width)
+
+    assert all(len(line.rstrip()) <= width for text in (runs, shown, planned) for line in text.splitlines())
+    assert runs.splitlines()[0].rstrip() == run
+    assert "in_progress, released: no  2026-11-24 10:00" in runs
+    for words in ("machine 0  runpod 2 x H100-SXM, US-KS-2", "id p0", "billed 0.4200 USD", "gone: proven", "+25%"):
+        assert words in shown
+    assert "1 runpod H100 secure EUR-IS-1 2.39 -" in " ".join(planned.split())
+    assert "left out of candidate 1 1 offer by max_usd_per_hour 3.00, from 3.01 USD/h" in " ".join(planned.split())
+
+
+def test_the_receipt_shows_how_time_went_and_how_far_off_the_estimate_was() -> None:
+    receipt = make_receipt(check=make_check(), boot_s=60, work_s=500, idle_s=40)
+
+    words = " ".join(make_text(render_receipt(receipt), width=160).split())
+
+    assert "time boot 60 s (10%), work 8 min (83%), idle 40 s (7%)" in words
+    assert "USD 0.10 / 0.40 / 1.20 0.50 +25%" in words
+    assert "time 6 min / 30 min / 60 min 15 min -50%" in words
+    assert "prompt tokens 100 / 200 / 400 200 +0%" in words
+    assert "answer tokens 0 / 0 / 0 0 -" in words
+
+
+def test_requests_that_were_stopped_before_their_turn_are_not_called_failed() -> None:
+    status = make_status(state="cancelled", message="stopped by the user", error_file="/r/error.jsonl")
+    receipt = make_receipt(requests_completed=4, requests_failed=1, requests_not_run=5)
+
+    text = make_text(render_summary(status, receipt))
+
+    assert "  the rest  /r/error.jsonl" in text
+    assert "  requests  4 answered, 1 failed, 5 not run" in text
 
 
 def test_brackets_in_a_clouds_words_are_shown_as_they_are() -> None:
@@ -215,12 +273,18 @@ def test_no_color_leaves_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     status = make_status(state="failed", released="unverified", request_counts=RequestCounts(total=1))
 
-    for rendered in (render_summary(status, None), render_runs([status])):
+    plan = plan_for(
+        make_job(candidates=[Candidate(cloud="runpod", max_usd_per_hour=3)]), make_h100(), make_h100("B", 9)
+    )
+    receipt = make_receipt(check=make_check())
+
+    assert "failed" in render_summary(status, None).plain
+    for rendered in (render_summary(status, None), render_runs([status]), render_plan(plan), render_receipt(receipt)):
         file = io.StringIO()
         Console(file=file, force_terminal=True, width=WIDTH).print(rendered)
         codes = {code for codes in re.findall(r"\x1b\[([\d;]*)m", file.getvalue()) for code in codes.split(";")}
         assert codes <= {"0", "1", "2"}, "only bold and dim are no colours"
-        assert "failed" in file.getvalue()
+        assert len(file.getvalue()) > 50
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,17 @@ def test_without_any_offer_there_is_no_capacity() -> None:
 
 
 def test_a_low_estimate_over_max_usd_is_refused() -> None:
-    job = make_job(candidates=[PODS], limits=Limits(max_usd=0.5, max_hours=100))
+    free = plan_for(make_job(candidates=[PODS]), make_h100(), summary=make_summary(10_000_000)).estimate
+    allowed, refused = (make_job(candidates=[PODS], limits=Limits(max_usd=free.low_usd - less)) for less in (0, 0.01))
 
-    with pytest.raises(LimitError, match=r"low estimate.*over limits\.max_usd \(0\.50\)"):
-        plan_for(job, make_h100(), summary=make_summary(10_000_000))
+    plan = plan_for(allowed, make_h100(), summary=make_summary(10_000_000))
+
+    assert plan.estimate.low_usd == free.low_usd
+    with pytest.raises(
+        LimitError, match=rf"low estimate.*over limits\.max_usd \({free.low_usd - 0.01:.2f}\)"
+    ) as caught:
+        plan_for(refused, make_h100(), summary=make_summary(10_000_000))
+    assert f"({free.low_hours:.2f} h of runpod H100 secure at 3.00 USD/h)" in caught.value.what
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ class Declared:
 class Engine(Mocks):
     """Gives every resource what its provider would, secrets marked as the engine marks them."""
 
+    cloud = "local"
+
     def call(self, _args: Any) -> Any:
         return {}, None
 
@@ -80,7 +82,7 @@ class Engine(Mocks):
                 "engine_key": pulumi.Output.secret(ENGINE_KEY),
             },
             "machine": {
-                "cloud": "local",
+                "cloud": self.cloud,
                 "machine_name": "lh-abcdefghijkl-0x1-tlqdn4",
                 "choice": 0,
                 "host_key": "ssh-ed25519 BBBB",
@@ -228,6 +230,36 @@ def test_each_engine_listens_on_its_own_machines_port(folder: RunFolder) -> None
 
     for index, port in ((0, 20000), (1, 20001)):
         assert f"port={port}\n" in declared[f"engine-{index}"].inputs["create"]
+
+
+def test_without_the_opt_in_no_key_is_given_to_any_machine(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "cloud", "lambda")
+
+    assert not [name for name in declare(folder) if name.startswith("dead-man")]
+
+
+def test_an_instance_gets_the_key_before_its_engine_starts_and_the_key_stands_nowhere(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "cloud", "lambda")
+    monkeypatch.setenv("LAMBDA_CLOUD_API_KEY", "secret_lambda_key")
+    plan = plan_for(make_job(replicas=2, limits=Limits(dead_man="account_key", heartbeat_minutes=5)))
+
+    declared = declare(folder, plan)
+
+    create = declared["dead-man-1"].inputs["create"]
+    assert declared["engine-1"].needs >= {"dead-man-1"}
+    assert declared["dead-man-1"].deleted_with == "machine-1"
+    assert declared["dead-man-1"].inputs["triggers"] == ["id-machine-1"]
+    for words in ("LEASEHOLD_INSTANCE_ID=id-machine-1\n", "EXPIRES_AT=1790003600\n", "TIMEOUT_S=300\n"):
+        assert words in create
+    assert "secret_lambda_key" not in json.dumps([each.inputs for each in declared.values()])
+
+
+def test_a_machine_of_another_cloud_gets_no_account_key(folder: RunFolder) -> None:
+    declared = declare(folder, plan_for(make_job(limits=Limits(dead_man="account_key"))))
+
+    assert declared["dead-man-0"].inputs["create"] == "exit 0\n"
 
 
 def test_the_joined_record_is_whole_and_typed(folder: RunFolder) -> None:

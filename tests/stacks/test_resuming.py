@@ -9,8 +9,8 @@ from rich.console import Console
 
 from schemas.errors import LeaseholdError, ReleaseError, SpecError
 from schemas.status import Released, State, Status, Usage
-from stacks.display import render_plan
 from stacks.plan import Plan, TakenOver, load_plan, save_plan
+from stacks.plan_view import render_plan
 from stacks.resuming import find_earlier, raise_if_unready
 from stacks.run_folder import RunFolder
 from stacks.run_processes import RunProcesses, save_processes

@@ -57,6 +57,15 @@ def test_a_name_that_is_taken_is_refused_with_its_place() -> None:
     assert caught.value.where.endswith("runs/taken")
 
 
+def test_a_name_that_is_taken_is_refused_before_the_input_is_read_or_a_cloud_is_asked(tmp_path: Path) -> None:
+    open_run("taken", get_home()).make()
+    job = tmp_path / "job.yaml"
+    job.write_text("not: a job")
+
+    with pytest.raises(SpecError, match="there is a run taken already"):
+        prepare_run(job, run="taken")
+
+
 def test_a_missing_job_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no such job file") as caught:
         prepare_run(tmp_path / "none.yaml")
