@@ -33,30 +33,66 @@ def doctor(_context: Context, json: bool = False) -> None:
     sys.exit(report_checks(as_json=json))
 
 
-@task(iterable=["job"], help={"job": "a job file; may be repeated", "json": _JSON})
-def validate(_context: Context, job: list[str], json: bool = False) -> None:
-    """Check jobs and their input, every problem at once; contacts nothing."""
+@task(
+    iterable=["job"],
+    help={
+        "job": "a job file, or a template; may be repeated",
+        "json": _JSON,
+        "github": "print annotations for a GitHub workflow on stdout",
+    },
+)
+def validate(_context: Context, job: list[str], json: bool = False, github: bool = False) -> None:
+    """Check jobs with their templates and inputs, every problem at once; contacts nothing."""
     from stacks.validation import report_problems
 
-    sys.exit(report_problems([Path(each) for each in job], as_json=json))
+    sys.exit(report_problems([Path(each) for each in job], as_json=json, as_github=github))
 
 
-@task(help={"template": "the schema of a template instead of a job's"})
-def schema(_context: Context, template: bool = False) -> None:
+@task(
+    help={
+        "template": "the schema of a template instead of a job's",
+        "page": "bring docs/jobs.md and docs/json.md up to date instead",
+    }
+)
+def schema(_context: Context, template: bool = False, page: bool = False) -> None:
     """Print the JSON Schema of a job, or of a template."""
     from schemas.spec_schema import render_schema
     from stacks.console import print_text
+    from stacks.json_page import write_pages
 
+    if page:
+        write_pages()
+        return
     print_text(render_schema("template" if template else "job"))
 
 
-@task
-def new(_context: Context) -> None:
+@task(
+    help={
+        "template": "a job for this template, name or name@version",
+        "model": "a job with a deployment of its own: owner/model, builtin:tiny-chat or a .gguf file",
+        "gpu": "the GPU to rent",
+        "cloud": "runpod, lambda or local",
+        "input": "the batch file",
+        "name": "the job's name",
+        "endpoint": "what the lines ask for, such as /v1/embeddings",
+    }
+)
+def new(
+    _context: Context,
+    template: str = "",
+    model: str = "",
+    gpu: str = "",
+    cloud: str = "",
+    input: str = "",
+    name: str = "",
+    endpoint: str = "",
+) -> None:
     """Print a commented job to start from: ./inv new > my-job.yaml."""
-    from schemas.job_skeleton import render_job_skeleton
     from stacks.console import print_text
+    from stacks.job_writing import JobFlags, render_example
 
-    print_text(render_job_skeleton())
+    flags = JobFlags(model=model, gpu=gpu, cloud=cloud, input=input, name=name, endpoint=endpoint)
+    print_text(render_example(template=template, flags=flags))
 
 
 @task(
@@ -77,12 +113,37 @@ def offers(
     sys.exit(report_offers(job=job, gpu=gpu, count=count, cloud=cloud, as_json=json))
 
 
-@task(help={"job": "the job file", "limit": "only the first so many lines", "json": _JSON})
-def plan(_context: Context, job: str, limit: str = "", json: bool = False) -> None:
+@task(
+    help={
+        "job": "the job file",
+        "limit": "only the first so many lines",
+        "markdown": "print Markdown for a pull request on stdout; without a cloud's key, what is known offline",
+        "json": _JSON,
+    }
+)
+def plan(_context: Context, job: str, limit: str = "", markdown: bool = False, json: bool = False) -> None:
     """Show offers, cost and limits of a job; spends nothing."""
+    from stacks.markdown_report import print_plan_markdown
     from stacks.running import parse_limit, show_plan
 
-    show_plan(Path(job), line_limit=parse_limit(limit), as_json=json)
+    if markdown:
+        print_plan_markdown(Path(job), line_limit=parse_limit(limit))
+    else:
+        show_plan(Path(job), line_limit=parse_limit(limit), as_json=json)
+
+
+@task(
+    help={
+        "base": "a commit or branch",
+        "affected": "also the jobs whose input, template or policy has changed",
+        "json": _JSON,
+    }
+)
+def changed_jobs(_context: Context, base: str, affected: bool = False, json: bool = False) -> None:
+    """Print the jobs that have changed since a commit, one a line, as git sees it."""
+    from stacks.changed_jobs import report_changed_jobs
+
+    report_changed_jobs(base, affected=affected, as_json=json)
 
 
 @task(
@@ -92,12 +153,23 @@ def plan(_context: Context, job: str, limit: str = "", json: bool = False) -> No
         "run": "the id of the new run; left out: <job>-<date>-<random>",
         "limit": "only the first so many lines, a cheap trial",
         "parallel": "of several jobs, so many at a time",
-        "max-usd": "of several jobs: what they may cost together; a job starts only if all that it may spend is left",
+        "max-usd": "of several jobs: what they may cost together; a job starts only if all that it may spend is left;"
+        " with --model: what the run may cost",
         "yes": "do not ask before money is spent",
         "detach": "print the run's id and return at once",
         "foreground": "keep the run in this process group, for CI runners that kill detached processes",
         "keep": "keep Pulumi's stack (without machines) to look at",
         "json": _JSON,
+        "model": "without a job file: owner/model of the hub, builtin:tiny-chat or a .gguf file; the job is kept in jobs/",
+        "gpu": "with --model: the GPU to rent",
+        "cloud": "with --model: runpod, lambda or local",
+        "input": "with --model: the batch file",
+        "output": "with --model: the folder of the results",
+        "endpoint": "with --model: what the lines ask for; left out: what the first one says",
+        "count": "with --model: GPUs on one machine",
+        "replicas": "with --model: how many machines",
+        "name": "with --model: the job's name",
+        "max-hours": "with --model: how long it may take",
     },
 )
 def run(
@@ -112,9 +184,20 @@ def run(
     foreground: bool = False,
     keep: bool = False,
     json: bool = False,
+    model: str = "",
+    gpu: str = "",
+    cloud: str = "",
+    input: str = "",
+    output: str = "",
+    endpoint: str = "",
+    count: int = 0,
+    replicas: int = 0,
+    name: str = "",
+    max_hours: str = "",
 ) -> None:
     """Run a job: rent machines, answer every request, give the machines back, prove it."""
-    from stacks.running import parse_limit, pick_one_job, run_job
+    from stacks.job_writing import JobFlags
+    from stacks.running import parse_limit, pick_job, run_job
 
     if len(job) > 1:
         from stacks.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
@@ -133,8 +216,21 @@ def run(
                 as_json=json,
             )
         )
+    flags = JobFlags(
+        model=model,
+        gpu=gpu,
+        cloud=cloud,
+        input=input,
+        output=output,
+        endpoint=endpoint,
+        name=name,
+        count=count,
+        replicas=replicas,
+        max_usd=max_usd,
+        max_hours=max_hours,
+    )
     code = run_job(
-        pick_one_job(job),
+        pick_job(job, flags),
         run=run,
         line_limit=parse_limit(limit),
         confirm=not yes,
@@ -154,28 +250,34 @@ def status(_context: Context, run: str = "", json: bool = False) -> None:
     report_status(run, as_json=json)
 
 
-@task(help={"run": _RUN})
-def follow(_context: Context, run: str = "") -> None:
+@task(help={"run": _RUN, "json": "print the events as JSON lines on stdout"})
+def follow(_context: Context, run: str = "", json: bool = False) -> None:
     """Watch a run until it has ended; Ctrl-C ends only the watching."""
     from stacks.running import follow_existing
 
-    sys.exit(follow_existing(run))
+    sys.exit(follow_existing(run, as_json=json))
 
 
-@task(help={"run": _RUN, "source": "events, dispatch, engine, boot, lifecycle or pulumi"})
-def logs(_context: Context, run: str = "", source: str = "events") -> None:
+@task(
+    help={
+        "run": _RUN,
+        "source": "events, dispatch, engine, boot, lifecycle or pulumi",
+        "json": "print JSON lines: the events, or one object for each line of another log",
+    }
+)
+def logs(_context: Context, run: str = "", source: str = "events", json: bool = False) -> None:
     """Print a run's log."""
     from stacks.reading import print_logs
 
-    print_logs(run, source)
+    print_logs(run, source, as_json=json)
 
 
-@task(help={"run": _RUN, "output": "copy the results to this folder"})
-def results(_context: Context, run: str = "", output: str = "") -> None:
+@task(help={"run": _RUN, "output": "copy the results to this folder", "json": _JSON})
+def results(_context: Context, run: str = "", output: str = "", json: bool = False) -> None:
     """Say where a run's results are, or copy them."""
     from stacks.reading import report_results
 
-    report_results(run, output)
+    report_results(run, output, as_json=json)
 
 
 @task(help={"run": _RUN, "json": _JSON})
@@ -184,6 +286,14 @@ def receipt(_context: Context, run: str = "", json: bool = False) -> None:
     from stacks.reading import report_receipt
 
     report_receipt(run, as_json=json)
+
+
+@task(help={"run": _RUN, "output": "write the page to this file", "show": "open it in a browser"})
+def report(_context: Context, run: str = "", output: str = "", show: bool = False) -> None:
+    """Write a run's report: one HTML page that needs no network, to keep, send and print."""
+    from stacks.report import write_report
+
+    write_report(run, output=output, show=show)
 
 
 @task(help={"run": _RUN})
@@ -203,7 +313,7 @@ def release(_context: Context, run: str = "", force: bool = False) -> None:
 
 
 _RESUME_HELP = {
-    "run": "the earlier run, or any unique start of its id; left out: the latest",
+    "run": "the earlier run, or any unique start of its id, or its s3://bucket/prefix/; left out: the latest",
     "job": "another job file with the same requests, such as one for another cloud; left out: the earlier run's",
     "new-run": "the id of the new run; left out: <job>-<date>-<random>",
     "limit": "only the first so many lines, 0 for all; left out: as in the earlier run",
@@ -220,21 +330,23 @@ def resume(
     run: str = "",
     job: str = "",
     new_run: str = "",
-    limit: int = -1,
+    limit: str = "",
     yes: bool = False,
     detach: bool = False,
     foreground: bool = False,
     json: bool = False,
 ) -> None:
     """Do what a run has not finished, in a new run whose results are the whole: old answers and new ones."""
-    from stacks.resuming import resume_run
+    from stacks.prefix_resume import resume_from
+    from stacks.resuming import AS_BEFORE
+    from stacks.running import parse_limit
 
-    code = resume_run(
+    code = resume_from(
         run,
         mode="resume",
         job=job,
         new_run=new_run,
-        line_limit=limit,
+        line_limit=parse_limit(limit, left_out=AS_BEFORE),
         confirm=not yes,
         detach=detach,
         foreground=foreground,
@@ -249,21 +361,23 @@ def retry(
     run: str = "",
     job: str = "",
     new_run: str = "",
-    limit: int = -1,
+    limit: str = "",
     yes: bool = False,
     detach: bool = False,
     foreground: bool = False,
     json: bool = False,
 ) -> None:
     """Like resume, and send again what failed for good; failed lines may have been corrected."""
-    from stacks.resuming import resume_run
+    from stacks.prefix_resume import resume_from
+    from stacks.resuming import AS_BEFORE
+    from stacks.running import parse_limit
 
-    code = resume_run(
+    code = resume_from(
         run,
         mode="retry",
         job=job,
         new_run=new_run,
-        line_limit=limit,
+        line_limit=parse_limit(limit, left_out=AS_BEFORE),
         confirm=not yes,
         detach=detach,
         foreground=foreground,
@@ -297,6 +411,8 @@ def reap(_context: Context, yes: bool = False, cloud: str = "", json: bool = Fal
         "max-concurrency": "requests in flight at each server; 0 finds out",
         "endpoint": "the path that every line must name",
         "key-file": "a file with the servers' API key",
+        "key-env": "the environment variable with the servers' API key",
+        "ordered": "put the results into the order of the input at the end",
     },
 )
 def dispatch(
@@ -307,12 +423,21 @@ def dispatch(
     max_concurrency: int = 0,
     endpoint: str = "/v1/chat/completions",
     key_file: str = "",
+    key_env: str = "",
+    ordered: bool = False,
 ) -> None:
     """Send a batch file to servers that you already run; rents nothing."""
     from stacks.dispatching import dispatch_to_servers
 
     code = dispatch_to_servers(
-        Path(input), Path(outdir), base_url, max_concurrency=max_concurrency, endpoint=endpoint, key_file=key_file
+        Path(input),
+        Path(outdir),
+        base_url,
+        max_concurrency=max_concurrency,
+        endpoint=endpoint,
+        key_file=key_file,
+        key_env=key_env,
+        ordered=ordered,
     )
     sys.exit(code)
 
@@ -332,6 +457,22 @@ def env(_context: Context) -> None:
     from stacks.exports import render_exports
 
     print_text(render_exports(os.environ))
+
+
+@task(help={"shell": "bash, zsh or fish; left out: bash"})
+def completion(_context: Context, shell: str = "bash") -> None:
+    """Print what makes a shell complete ./inv: source <(./inv completion bash)."""
+    from invoke.collection import Collection
+
+    from schemas.errors import SpecError
+    from stacks.console import print_text
+    from stacks.run_folder import PROJECT
+    from toolchain.completion import SHELLS, render_completion
+
+    if shell not in SHELLS:
+        raise SpecError(f"there is no completion for {shell!r}", fix=f"One of: {', '.join(SHELLS)}.")
+    contexts = {each.name: each for each in Collection.from_module(sys.modules["tasks"]).to_contexts() if each.name}
+    print_text(render_completion(shell, contexts, PROJECT))
 
 
 @task(help={"unit": "only the fast tests without effects", "chaos": "so many random kills through the real engine"})

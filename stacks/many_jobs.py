@@ -120,6 +120,10 @@ def _ask_consent(turns: Sequence[JobTurn]) -> None:
     if not plans:
         return
     low, high = sum(plan.estimate.low_usd for plan in plans), sum(plan.estimate.high_usd for plan in plans)
+    limits = [plan.job.limits for plan in plans]
+    if not sys.stdin.isatty() and all(each.max_usd is not None and each.max_hours is not None for each in limits):
+        WORDS.print("nobody to ask: going on within the jobs' own limits", style="yellow")
+        return
     if not sys.stdin.isatty():
         what = f"these runs may cost {low:.2f} to {high:.2f} USD and nobody can be asked"
         raise LimitError(what, fix="Add --yes if that is what you want.")

@@ -22,7 +22,7 @@ from stacks.plan import RELEASE_DEADLINE_S, load_plan
 from stacks.run_folder import RunFolder
 from stacks.run_processes import end_leftovers
 from stacks.run_status import read_progress
-from stacks.stack import Stack, StackCall
+from stacks.stack import Stack, StackCall, parse_lock
 
 _REVOKE_TIMEOUT_S = 150.0
 # Revocation, the wait until listings count, the sweep itself, and Pulumi around them.
@@ -103,18 +103,29 @@ def _destroy(
             on_notice(notice)
         if not stack.exists():
             return
-        call = stack.start_destroy(remove=not keep_stack)
-        on_call(call)
-        code = call.wait(DESTROY_TIMEOUT_S)
-        if code != 0:
-            # Also when it was killed: its language host and providers outlive it.
-            call.end()
-            reasons = "; ".join(f"{each.name}: {each.message}" for each in call.failures()) or f"exit code {code}"
+        reasons = _run_destroy(stack, keep_stack, on_call)
+        if reasons is not None and parse_lock(reasons) is not None:
+            # A backend such as S3 tells of its lock only now.
+            on_notice(stack.clear_stale_lock(reasons) or "")
+            reasons = _run_destroy(stack, keep_stack, on_call)
+        if reasons is not None:
             append_event(folder.events, "release", "destroy_failed", reasons)
             on_notice("pulumi destroy did not finish; sweeping the clouds directly")
     except LeaseholdError as error:
         append_event(folder.events, "release", "destroy_failed", str(error))
         on_notice(f"pulumi destroy could not run; sweeping the clouds directly ({error.what})")
+
+
+def _run_destroy(stack: Stack, keep_stack: bool, on_call: Callable[[StackCall], None]) -> str | None:
+    """None when it went through, else why not."""
+    call = stack.start_destroy(remove=not keep_stack)
+    on_call(call)
+    code = call.wait(DESTROY_TIMEOUT_S)
+    if code == 0:
+        return None
+    # Also when it was killed: its language host and providers outlive it.
+    call.end()
+    return "; ".join(f"{each.name}: {each.message}" for each in call.failures()) or f"exit code {code}"
 
 
 def is_proven(folder: RunFolder) -> bool:

@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from rich.prompt import Confirm
 
+from runtime.object_settings import is_object_address
 from schemas.errors import LeaseholdError, LimitError, ReleaseError, SpecError
 from schemas.status import Status
-from stacks.console import WORDS, print_data, print_text
+from stacks.console import WORDS, print_data, print_line, print_text
 from stacks.dead_run import end_dead_run
-from stacks.display import render_plan, render_summary
-from stacks.follow import follow_run, request_cancel
-from stacks.plan import Plan
+from stacks.display import render_summary
+from stacks.follow import follow_events, follow_run, request_cancel
+from stacks.job_writing import JobFlags, choose_job
+from stacks.plan import Plan, load_plan
+from stacks.plan_view import render_plan
+from stacks.policy_view import tell_refusal
+from stacks.prefix_results import name_delivered
 from stacks.receipt import load_receipt
 from stacks.run_folder import RunFolder, find_run, get_home, list_runs
 from stacks.run_processes import end_lifecycle, is_lifecycle_alive
 from stacks.run_status import is_over, read_status
+from stacks.stack import Stack
+from stacks.stack_release import find_shared_stack, release_stack
 from stacks.start import launch_run, prepare_run
 from stacks.token_release import find_run_of_token, find_token, release_token
 
 _CANCEL_TIMEOUT_S = 900.0
 
 
-def pick_one_job(jobs: Sequence[str]) -> Path:
-    """The one job of a command line; several at once are not supported yet."""
-    if len(jobs) == 1:
-        return Path(jobs[0])
-    raise SpecError("several jobs in one command are not supported yet", fix="Run them one after the other.")
+def pick_job(jobs: Sequence[str], flags: JobFlags) -> Path:
+    """The one job of a command line: a file, or the one that is written down from flags, which is told."""
+    path, is_made = choose_job(jobs, flags, Path.cwd())
+    if is_made:
+        shown = os.path.relpath(path)
+        WORDS.print(f"this job is in {shown}; the same again: ./inv run {shown}", style="dim")
+    return path
 
 
-def parse_limit(text: str) -> int:
-    """The number of lines that --limit names, 0 when it was left out; raises SpecError for what is no such number."""
+def parse_limit(text: str, *, left_out: int = 0) -> int:
+    """The number of lines that --limit names, left_out when it was; raises SpecError for what is no such number.
+
+    0 means all lines, which only says something where an earlier run had a limit.
+    """
     if not text:
-        return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise SpecError(f"--limit takes a number of lines from 1 on, not {text!r}", fix="Leave it out for all lines.")
+        return left_out
+    least = 0 if left_out else 1
+    if not text.isdecimal() or int(text) < least:
+        raise SpecError(
+            f"--limit takes a number of lines from {least} on, not {text!r}", fix="Leave it out for all lines."
+        )
     return int(text)
 
 
@@ -56,7 +73,8 @@ def run_job(
     """Plan, ask where money is spent, start, follow; the exit code is the run's."""
     if detach and foreground:
         raise SpecError("--detach and --foreground exclude each other", fix="Leave one of them out.")
-    plan = prepare_run(job_file, run=run, line_limit=line_limit)
+    with tell_refusal(as_json):
+        plan = prepare_run(job_file, run=run, line_limit=line_limit)
     return start_planned(
         plan, confirm=confirm, detach=detach, foreground=foreground, keep=keep, as_json=as_json, prepared=None
     )
@@ -66,13 +84,16 @@ def start_planned(
     plan: Plan, *, confirm: bool, detach: bool, foreground: bool, keep: bool, as_json: bool, prepared: Path | None
 ) -> int:
     """Show a plan, ask where money is spent, start, follow; `prepared` becomes the run's folder."""
-    WORDS.print(render_plan(plan))
+    WORDS.print(render_plan(plan), soft_wrap=False)
     if confirm and plan.job.costs_money:
         _ask_consent(plan)
     folder = launch_run(plan, os.environ, keep=keep, detached=not foreground, prepared=prepared)
     if detach:
         WORDS.print(f"started; watch it: ./inv follow {folder.run}", style="dim")
-        print_text(folder.run)
+        if as_json:
+            print_data({"run": folder.run})
+        else:
+            print_text(folder.run)
         return 0
     WORDS.print(f"run {folder.run} has started; its files are in {folder.root}", style="dim")
     return _follow_to_end(folder, as_json=as_json, cancel_on_interrupt=True)
@@ -80,16 +101,21 @@ def start_planned(
 
 def show_plan(job_file: Path, *, line_limit: int, as_json: bool) -> None:
     """Print the plan; nothing is written and nothing is rented."""
-    plan = prepare_run(job_file, line_limit=line_limit)
+    with tell_refusal(as_json):
+        plan = prepare_run(job_file, line_limit=line_limit)
     if as_json:
         print_data(plan)
     else:
-        WORDS.print(render_plan(plan))
+        WORDS.print(render_plan(plan), soft_wrap=False)
 
 
-def follow_existing(run: str) -> int:
-    """Watch a run that was started elsewhere; Ctrl-C ends only the watching."""
-    return _follow_to_end(find_run(run, get_home()), as_json=False, cancel_on_interrupt=False)
+def follow_existing(run: str, *, as_json: bool = False) -> int:
+    """Watch a run that was started elsewhere; Ctrl-C ends only the watching. as_json: its events as JSON lines."""
+    folder = find_run(run, get_home())
+    if not as_json:
+        return _follow_to_end(folder, as_json=False, cancel_on_interrupt=False)
+    status = follow_events(folder, print_line)
+    return status.exit_code if status.exit_code is not None else 1
 
 
 def cancel_run(run: str) -> int:
@@ -112,6 +138,10 @@ def release_existing(run: str, *, force: bool) -> int:
         if known is None:
             return _release_unknown(token)
         run = known.run
+    if run and not any(each.run.startswith(run) for each in list_runs(get_home())):
+        shared = find_shared_stack(run, get_home(), os.environ)
+        if shared is not None:
+            return _release_shared(shared, force=force)
     folder = _find_live_run(run, ended_too=True)
     # For a life cycle that has not got as far as saying who it is: it must find, when it looks, that it is not wanted.
     request_cancel(folder, "cancelled")
@@ -131,6 +161,14 @@ def release_existing(run: str, *, force: bool) -> int:
     return ReleaseError.exit_code
 
 
+def _release_shared(stack: Stack, *, force: bool) -> int:
+    """Release a run that was started on another computer."""
+    WORDS.print(f"{stack.run} was started elsewhere; destroying its stack", style="yellow")
+    release_stack(stack, force=force, on_notice=lambda text: WORDS.print(text, style="yellow"))
+    print_text(f"{stack.run}: released, verified: no machine of this run is left")
+    return 0
+
+
 def _release_unknown(token: str) -> int:
     """Release a lease whose run left nothing here."""
     proof = release_token(token, on_notice=lambda text: WORDS.print(text, style="yellow"))
@@ -141,6 +179,12 @@ def _release_unknown(token: str) -> int:
 
 
 def _ask_consent(plan: Plan) -> None:
+    """Ask before money is spent; where nobody can be asked, the job's own limits are the consent."""
+    limits = plan.job.limits
+    if not sys.stdin.isatty() and limits.max_usd is not None and limits.max_hours is not None:
+        words = f"nobody to ask: going on within {limits.max_usd:.2f} USD and {limits.max_hours:g} h"
+        WORDS.print(words, style="yellow")
+        return
     if not sys.stdin.isatty():
         raise LimitError(
             f"this run may cost {plan.estimate.low_usd:.2f} to {plan.estimate.high_usd:.2f} USD and nobody can be asked",
@@ -160,7 +204,35 @@ def _follow_to_end(folder: RunFolder, *, as_json: bool, cancel_on_interrupt: boo
 
 
 def _print_summary(folder: RunFolder, status: Status) -> None:
-    WORDS.print(render_summary(status, load_receipt(folder)))
+    WORDS.print(render_summary(_place_results(folder, status), load_receipt(folder)))
+
+
+def _place_results(folder: RunFolder, status: Status) -> Status:
+    """The status with the copies in the job's own folder for the files of the run, where they are the same."""
+    with contextlib.suppress(LeaseholdError):
+        output = load_plan(folder.plan).job.output
+        if is_object_address(output):
+            there = name_delivered(folder)
+            return msgspec.structs.replace(
+                status,
+                output_file=there.get("output.jsonl", status.output_file),
+                error_file=there.get("error.jsonl", status.error_file),
+            )
+        if output:
+            return msgspec.structs.replace(
+                status,
+                output_file=_find_copy(status.output_file, Path(output)),
+                error_file=_find_copy(status.error_file, Path(output)),
+            )
+    return status
+
+
+def _find_copy(path: str | None, output: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        copy = output / Path(path or "").name
+        if path and copy.stat().st_size == Path(path).stat().st_size:
+            return str(copy)
+    return path
 
 
 def _find_live_run(run: str, *, ended_too: bool = False) -> RunFolder:

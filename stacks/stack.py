@@ -34,6 +34,11 @@ LIFECYCLE_MARK = "LEASEHOLD_LIFECYCLE"
 # How the command plugin begins the error of a command: its exit status, then the whole script, quoted.
 _FAILED_COMMAND = re.compile(r"(?:error: )?(?:Process exited with|exit) status (?P<status>\d+): running \"[^\n]*\":\n")
 
+_LOCKED = re.compile(
+    r"currently locked by .*created by (?P<username>[^\s@]*)@(?P<hostname>\S+) \(pid (?P<pid>\d+)\) at (?P<timestamp>\S+)",
+    re.DOTALL,
+)
+
 
 class ResourceFailure(msgspec.Struct, frozen=True, kw_only=True):
     """A resource that Pulumi could not make or delete, with its last error text; status: exit code of its command or 0."""
@@ -201,12 +206,13 @@ class Stack:
                 return found
         return None
 
-    def clear_stale_lock(self) -> str | None:
+    def clear_stale_lock(self, complaint: str = "") -> str | None:
         """Remove a lock whose process on this computer is dead and say so; None when there is none.
 
+        complaint: what pulumi said of the lock, for backends whose locks cannot be looked at.
         Raises CloudError for a lock that a live process or another computer holds.
         """
-        lock = self.find_lock()
+        lock = parse_lock(complaint) or self.find_lock()
         if lock is None:
             return None
         pid, host = int(lock.get("pid", 0)), str(lock.get("hostname", ""))
@@ -244,6 +250,12 @@ class Stack:
         common += ["--suppress-outputs", "--event-log", str(event_log)]
         log = self.folder / "pulumi.log"
         return StackCall([*arguments, *common], self.environment, self.project, log, event_log)
+
+
+def parse_lock(complaint: str) -> dict[str, Any] | None:
+    """Who holds a lock, as pulumi's refusal names it: {pid, username, hostname, timestamp}; None when it names nobody."""
+    found = _LOCKED.search(complaint)
+    return {**found.groupdict(), "pid": int(found["pid"])} if found else None
 
 
 def prepare_project(home: Path) -> Path:

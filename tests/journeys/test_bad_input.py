@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,23 @@ def test_dispatch_refuses_what_is_no_server(workshop: Workshop, url: str, word: 
 
     assert done.returncode == 2, done.stderr
     assert word in done.stderr
+
+
+def test_dispatch_takes_its_key_from_the_environment_and_puts_results_in_order(workshop: Workshop) -> None:
+    workshop.write_input(workshop.folder / "one.jsonl", lines=40, max_tokens=4)
+    address = workshop.start_engine(key="sesame")
+    flags = ["--base-url", address, "--ordered", "--key-env", "SERVERS_KEY"]
+
+    unset = workshop.inv("dispatch", "one.jsonl", "out", *flags)
+    wrong = workshop.inv("dispatch", "one.jsonl", "elsewhere", *flags, SERVERS_KEY="no")
+    right = workshop.inv("dispatch", "one.jsonl", "out", *flags, SERVERS_KEY="sesame")
+
+    assert (unset.returncode, "SERVERS_KEY is not set" in unset.stderr) == (3, True)
+    assert wrong.returncode == 10, wrong.stderr
+    assert right.returncode == 0, right.stderr
+    lines = (workshop.folder / "out" / "output.jsonl").read_text().splitlines()
+    assert [json.loads(line)["custom_id"] for line in lines] == [f"id-{number}" for number in range(40)]
+    assert "sesame" not in (workshop.folder / "out" / "manifest.json").read_text()
 
 
 def test_dispatch_of_another_input_into_the_same_folder_is_an_error_and_no_success(workshop: Workshop) -> None:

@@ -47,12 +47,13 @@ def test_a_job_that_the_budget_cannot_pay_is_not_started(workshop: Workshop) -> 
         workshop.write_job(name, lines=8, machines=priced, limits={"max_hours": 1, "max_usd": 2}) for name in "ab"
     )
 
-    done = workshop.inv("run", str(first), str(second), "--max-usd", "2", "--yes", "--json")
+    done = workshop.inv("run", str(first), str(second), "--max-usd", "2", "--json")
 
     results = json.loads(done.stdout)
     assert [(each["state"], each["exit_code"]) for each in results] == [("completed", 0), ("not started", 5)]
     assert done.returncode == 5
     assert "of --max-usd are left" in done.stderr
+    assert "nobody to ask: going on within the jobs' own limits" in done.stderr
     assert [path.name for path in (workshop.home / "runs").iterdir()] == [results[0]["run"]]
     workshop.wait_until_nothing_is_left()
 

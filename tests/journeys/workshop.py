@@ -157,13 +157,15 @@ class Workshop:
         path.write_text(json.dumps({key: value for key, value in job.items() if value is not None}))
         return path
 
-    def start_engine(self) -> str:
+    def start_engine(self, *, key: str = "") -> str:
         """A server that runs already, with the tiny model; returns its address."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        (self.folder / "key").write_text("sesame")
         arguments = ["--model", "builtin:tiny-chat", "--alias", "tiny-chat", "--port", str(port)]
+        if key:
+            (self.folder / "key").write_text(key)
+            arguments += ["--api-key-file", str(self.folder / "key")]
         process = subprocess.Popen(
             [sys.executable, "-m", "runtime.llamacpp_server", *arguments],
             env=self.environment,
