@@ -17,10 +17,12 @@ from schemas.events import append_event
 from schemas.files import hold_lock
 from schemas.status import Status
 from stacks.batch_stop import stop_dispatcher
-from stacks.collecting import collect_results
+from stacks.collecting import collect_records, collect_results
+from stacks.notifier import tell_end_in_place
 from stacks.plan import load_plan
 from stacks.receipt import make_receipt, save_receipt
 from stacks.release import DESTROY_TIMEOUT_S, Notice, release_run
+from stacks.release_speed import note_release_speed
 from stacks.run_folder import RunFolder
 from stacks.run_processes import load_processes, save_processes
 from stacks.run_status import end_for_dead_lifecycle, is_over, read_status
@@ -46,9 +48,11 @@ def end_dead_run(
             before = read_status(folder)
             if before is not None and is_over(before) and before.released == "verified" and not force:
                 return before
-            return _end(folder, home, environment, force, on_notice)
+            status = _end(folder, home, environment, force, on_notice)
     except LeaseholdError as error:
-        return end_for_dead_lifecycle(folder, verified=False, message=str(error))
+        status = end_for_dead_lifecycle(folder, verified=False, message=str(error))
+    tell_end_in_place(folder, environment, status)
+    return status
 
 
 @contextlib.contextmanager
@@ -74,7 +78,9 @@ def _end(folder: RunFolder, home: Path, environment: Mapping[str, str], force: b
         on_notice=on_notice,
     )
     _keep_results(folder)
-    return end_for_dead_lifecycle(folder, verified=outcome.verified, message=outcome.message)
+    status = end_for_dead_lifecycle(folder, verified=outcome.verified, message=outcome.message)
+    _keep_records(folder)
+    return status
 
 
 def _record_call(folder: RunFolder, call: StackCall) -> None:
@@ -87,8 +93,16 @@ def _record_call(folder: RunFolder, call: StackCall) -> None:
 def _keep_results(folder: RunFolder) -> None:
     """Results and receipt come after the release: what goes wrong with them is noted and costs nothing more."""
     try:
+        note_release_speed(folder)
         plan = load_plan(folder.plan)
         collect_results(folder, plan.job)
         save_receipt(folder, make_receipt(folder, plan, time.time()))
+    except (LeaseholdError, OSError) as error:
+        append_event(folder.events, "release", "after_run_failed", str(error))
+
+
+def _keep_records(folder: RunFolder) -> None:
+    try:
+        collect_records(folder, load_plan(folder.plan).job)
     except (LeaseholdError, OSError) as error:
         append_event(folder.events, "release", "after_run_failed", str(error))

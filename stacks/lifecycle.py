@@ -26,21 +26,24 @@ from schemas.events import append_event
 from schemas.failure import read_failures
 from schemas.status import State, StopReason
 from stacks.batch_stop import stop_dispatcher
-from stacks.collecting import collect_results
+from stacks.budget import BudgetCare, is_budget_used_up
+from stacks.collecting import collect_records, collect_results
 from stacks.dispatcher_care import DispatcherCare
-from stacks.ledger import read_joined, read_ledger, sum_usd
+from stacks.ledger import read_joined, read_ledger
 from stacks.machine_care import MachineCare
+from stacks.notifier import Notifier
 from stacks.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
 from stacks.plan import load_plan
 from stacks.receipt import make_receipt, save_receipt
 from stacks.release import release_run
+from stacks.release_speed import note_release_speed
 from stacks.run_folder import RunFolder, get_home
 from stacks.run_processes import RunProcesses, save_processes
 from stacks.run_status import StatusWriter, read_progress
 from stacks.stack import LIFECYCLE_MARK, ResourceFailure, Stack, StackCall, mark_process
+from stacks.up_care import UpCare
 
 _POLL_S = 0.2
-_BUDGET_MARGIN_HOURS = 1 / 60
 
 
 class Lifecycle:
@@ -59,6 +62,8 @@ class Lifecycle:
         self.release_message = ""
         self.machines = MachineCare(folder, self.plan)
         self.dispatcher = DispatcherCare(folder)
+        self.budget = BudgetCare(folder, self.plan)
+        self.notifier = Notifier(folder, self.plan, self.environment)
         self.mark = mark_process(os.getpid())
 
     def run(self) -> int:
@@ -71,27 +76,40 @@ class Lifecycle:
             self._log_unexpected(error)
             outcome = judge_error(error)
         released = self._release()
-        return self._end(outcome, released)
+        with self._suppress_and_log():
+            note_release_speed(self.folder)
+        code = self._end(outcome, released)
+        self.notifier.close()
+        return code
 
     def _work(self) -> Outcome:
         self.writer.enter("resource_preparing", f"making {len(self.plan.machines)} machine(s)")
         stack = Stack(self.plan.run, self.folder.root, self.home, self.environment)
         stack.init({"job": self.plan.job.source})
-        up = self._start_up(stack)
+        care = UpCare(self.folder, stack, parallel=max(32, 5 * len(self.plan.machines)), on_call=self._record_call)
+        self.budget.refresh()
+        up = care.start()
         try:
             while True:
-                outcome = self._look(up)
+                outcome = self._look(care, up)
                 if outcome is not None:
                     return outcome
-                replacements = {} if up.is_running() else self.machines.find_replacements(self.failures)
-                if replacements:
-                    self.machines.replace(replacements)
-                    up = self._start_up(stack)
+                if not up.is_running():
+                    up = self._start_next_up(care, up)
                 time.sleep(_POLL_S)
         finally:
             self._stop_up(up)
 
-    def _look(self, up: StackCall) -> Outcome | None:
+    def _start_next_up(self, care: UpCare, up: StackCall) -> StackCall:
+        """Another `up` where one is due: machines are to be replaced, or the last one was killed. Else the last one."""
+        replacements = self.machines.find_replacements(self.failures)
+        if replacements:
+            self.machines.replace(replacements)
+        if self._is_cut_off(care, up):
+            return care.start_again(up, self.failures)
+        return care.start() if replacements else up
+
+    def _look(self, care: UpCare, up: StackCall) -> Outcome | None:
         """One look at everything that can end the batch; None to go on."""
         progress = read_progress(self.folder)
         if progress is not None:
@@ -104,7 +122,7 @@ class Lifecycle:
         self._show_progress()
         if not up.is_running():
             self._take_failures(up)
-            return self._judge_up()
+            return None if self._is_cut_off(care, up) else self._judge_up()
         return None
 
     def _find_stop_reason(self) -> StopReason | None:
@@ -112,8 +130,7 @@ class Lifecycle:
             return "batch_cancelled"
         if time.time() >= self.plan.created_at + self.plan.lifetime_s:
             return "batch_expired"
-        limit = self.plan.job.limits.max_usd
-        if limit is not None and sum_usd(read_ledger(self.folder), time.time() + _BUDGET_MARGIN_HOURS * 3600) >= limit:
+        if is_budget_used_up(self.plan, read_ledger(self.folder), time.time()):
             return "budget_exceeded"
         return None
 
@@ -123,7 +140,8 @@ class Lifecycle:
             self._advance("in_progress", "requests are being answered")
         elif self.writer.status.machines:
             self._advance("submitting", "machines are there; starting their engines")
-        self.writer.refresh()
+        self.notifier.watch_budget(self.writer.refresh())
+        self.budget.refresh()
         self.dispatcher.keep_alive()
         self.machines.bound_boot_money()
         self.machines.chase_strays()
@@ -138,6 +156,11 @@ class Lifecycle:
         if self.judged is not up:
             self.judged = up
             self.failures = up.failures()
+
+    def _is_cut_off(self, care: UpCare, up: StackCall) -> bool:
+        """Whether an `up` that has ended was killed before every machine had joined, and may be started again."""
+        is_whole = len(read_joined(self.folder)) >= len(self.plan.machines)
+        return not is_whole and care.is_due_again(up, self.failures)
 
     def _judge_up(self) -> Outcome | None:
         """After `up` has ended: enough machines, or a replacement that is due, or the reason why not."""
@@ -157,10 +180,8 @@ class Lifecycle:
             stop_dispatcher(self.folder, "batch_cancelled")
         return outcome
 
-    def _start_up(self, stack: Stack) -> StackCall:
-        call = stack.start_up(parallel=max(32, 5 * len(self.plan.machines)))
+    def _record_call(self, call: StackCall) -> None:
         save_processes(self.folder, RunProcesses(lifecycle=self.mark, pulumi=call.mark))
-        return call
 
     def _stop_up(self, up: StackCall) -> None:
         """End an `up` that still runs: creates poll the lease, so revoking it ends them; then SIGINT, twice, then kill."""
@@ -175,6 +196,8 @@ class Lifecycle:
 
     def _stop_batch(self, reason: StopReason) -> Outcome:
         self.writer.enter("cancelling" if reason == "batch_cancelled" else "finalizing", f"stopping: {reason}")
+        if reason == "budget_exceeded":
+            self.notifier.watch_budget(self.writer.status, usd=self.plan.job.limits.max_usd)
         stop_dispatcher(self.folder, reason)
         return judge_stop(reason, read_progress(self.folder), interrupted=self._was_interrupted())
 
@@ -197,7 +220,7 @@ class Lifecycle:
             self.home,
             self.environment,
             keep_stack=self.keep,
-            on_call=lambda call: save_processes(self.folder, RunProcesses(lifecycle=self.mark, pulumi=call.mark)),
+            on_call=self._record_call,
             on_notice=lambda text: self._note("release_notice", text),
         )
         self.release_message = outcome.message
@@ -208,12 +231,18 @@ class Lifecycle:
         message = outcome.message if released else f"{outcome.message}\n{self.release_message}"
         try:
             collect_results(self.folder, self.plan.job)
-        except OSError as error:
+        except (LeaseholdError, OSError) as error:
             copy = f"./inv results {self.folder.run} --output DIR"
-            message += f"\nthe results could not be copied to {self.plan.job.output} ({error.strerror}): {copy}"
+            why = error.strerror if isinstance(error, OSError) else error
+            message += f"\nthe results could not be copied to {self.plan.job.output} ({why}): {copy}"
+            # Whoever waits for them in S3 may have nothing else: then a run is not done.
+            code = code or (error.exit_code if isinstance(error, LeaseholdError) else 0)
         with self._suppress_and_log():
             save_receipt(self.folder, make_receipt(self.folder, self.plan, time.time()))
         status = self.writer.end(outcome.state, "verified" if released else "unverified", code, message)
+        with self._suppress_and_log():
+            collect_records(self.folder, self.plan.job)
+        self.notifier.tell_end(status)
         self._note("run_ended", f"{status.state}, released: {status.released}, exit code {code}")
         return code
 

@@ -13,6 +13,7 @@ import pytest
 from tests.journeys.workshop import Workshop, end_hard
 
 DEFAULT_RUNS = 6
+SHORT_OUTAGE_S, LONG_OUTAGE_S = 4.0, 120.0
 # New seeds each time, but the same ones in all workers of one run.
 _FIRST_SEED = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).randrange(10**6)
 
@@ -24,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_seed" in metafunc.fixturenames:
         metafunc.parametrize("engine_seed", pick_engine_seeds(metafunc.config))
+    if "rented_cloud" in metafunc.fixturenames:
+        usual = [metafunc.function.usual_cloud]
+        metafunc.parametrize("rented_cloud", ["runpod", "lambda"] if _is_long_look(metafunc.config) else usual)
 
 
 def pick_engine_seeds(config: pytest.Config) -> list[int]:
@@ -34,6 +38,16 @@ def pick_engine_seeds(config: pytest.Config) -> list[int]:
     # Not known as an option when the whole suite is collected from its root.
     count = config.getoption("--chaos", default=None)
     return [_FIRST_SEED + number for number in range(DEFAULT_RUNS if count is None else count)]
+
+
+def _is_long_look(config: pytest.Config) -> bool:
+    return config.getoption("--chaos", default=None) is not None
+
+
+@pytest.fixture
+def outage_s(request: pytest.FixtureRequest) -> float:
+    """How long a cloud is down, in real seconds: the whole two minutes where --chaos asks for a long look."""
+    return LONG_OUTAGE_S if _is_long_look(request.config) else SHORT_OUTAGE_S
 
 
 @pytest.fixture

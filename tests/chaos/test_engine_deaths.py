@@ -15,27 +15,12 @@ import pytest
 from schemas.errors import CancelledError
 from stacks.start import launch_run, prepare_run
 from tests.chaos.account import EmulatedAccount
+from tests.chaos.directed import SLOW, kill, open_emulated, read_ids, wait_for_event
 from tests.chaos.engine_run import is_victim, read_words
-from tests.chaos.scenario import CloudKind
+from tests.chaos.rented_job import write_rented_job
 from tests.journeys.workshop import Workshop, end_hard
 
 pytestmark = [pytest.mark.chaos, pytest.mark.engine, pytest.mark.timeout(150)]
-
-SLOW = {"lines": 300, "max_tokens": 200}
-ONE = {"replicas": 1, "candidates": [{"cloud": "local"}]}
-
-
-def kill(workshop: Workshop, *victims: str) -> None:
-    """kill -9 all of these at once; every one of them must be there."""
-    found = {victim: [each for each in workshop.ours() if is_victim(victim, read_words(each))] for victim in victims}
-    assert all(found.values()), found
-    for processes in found.values():
-        for process in processes:
-            end_hard(process)
-
-
-def wait_for_event(workshop: Workshop, run: str, event: str) -> None:
-    workshop.wait_for(f"the event {event}", lambda: f'"{event}"' in workshop.events(run))
 
 
 def release(workshop: Workshop, run: str, *flags: str) -> str:
@@ -46,10 +31,6 @@ def release(workshop: Workshop, run: str, *flags: str) -> str:
     return done.stderr
 
 
-def read_ids(workshop: Workshop, run: str) -> list[str]:
-    return sorted(line["custom_id"] for line in workshop.lines(run) + workshop.lines(run, "error.jsonl"))
-
-
 @pytest.fixture(params=["runpod", "lambda"])
 def rented(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[EmulatedAccount]:
     yield from open_emulated(request.param, workshop)
@@ -58,21 +39,6 @@ def rented(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[Emula
 @pytest.fixture
 def runpod(workshop: Workshop) -> Iterator[EmulatedAccount]:
     yield from open_emulated("runpod", workshop)
-
-
-def open_emulated(cloud: CloudKind, workshop: Workshop) -> Iterator[EmulatedAccount]:
-    account = EmulatedAccount(cloud, workshop)
-    yield account
-    account.close()
-
-
-def write_rented_job(workshop: Workshop, account: EmulatedAccount, *, hours: float, lines: int = 60) -> str:
-    machines = {"replicas": 1, "candidates": [account.candidate]}
-    limits = {"max_usd": 25, "max_hours": hours}
-    job = workshop.write_job(lines=lines, template=account.template, machines=machines, limits=limits)
-    path = workshop.folder / "trial.jsonl"
-    path.write_text(path.read_text().replace("tiny-chat", account.model))
-    return str(job)
 
 
 def read_expiry(workshop: Workshop, run: str) -> float:
@@ -125,17 +91,6 @@ def test_a_pod_whose_create_was_never_answered_is_found_by_release(workshop: Wor
     assert runpod.find_harm() == ""
 
 
-def test_a_provider_killed_in_mid_boot_costs_no_machine(workshop: Workshop) -> None:
-    run = workshop.start("run", str(workshop.write_job(machines=ONE)), "--run", "boot", LEASEHOLD_LOCAL_FAULT="delay=3")
-    wait_for_event(workshop, "boot", "machine_created")
-
-    kill(workshop, "provider")
-
-    assert run.wait(60) in (0, 4)
-    assert workshop.status("boot")["released"] == "verified"
-    workshop.wait_until_nothing_is_left()
-
-
 def test_what_a_killed_life_cycle_left_at_work_is_ended_so_that_destroy_can_do_the_release(workshop: Workshop) -> None:
     workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "left", LEASEHOLD_LOCAL_FAULT="hang@1")
     workshop.wait_for_answers("left", 1)
@@ -148,17 +103,6 @@ def test_what_a_killed_life_cycle_left_at_work_is_ended_so_that_destroy_can_do_t
     assert "sweeping the clouds directly" not in told
     assert not list((workshop.home / "state").rglob("left.json"))
     workshop.wait_until_nothing_is_left(timeout_s=5)
-
-
-def test_a_command_plugin_killed_as_it_starts_the_dispatcher_leaves_none(workshop: Workshop) -> None:
-    run = workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "plug", LEASEHOLD_LOCAL_FAULT="delay=3")
-    workshop.wait_for("the manifest", (workshop.run_dir("plug") / "manifest.json").exists)
-
-    kill(workshop, "plugin")
-
-    assert run.wait(60) in (0, 4, 6)
-    assert workshop.status("plug")["released"] == "verified"
-    workshop.wait_until_nothing_is_left()
 
 
 @pytest.mark.parametrize("moment", ["lease_revoked", "machine_gone"])
