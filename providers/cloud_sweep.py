@@ -96,12 +96,14 @@ class CloudSweep:
             self._look()
         except (CredentialError, RetiredApi) as error:
             self._refuse(error)
+        except RateLimited as error:
+            # It has not looked, which says nothing against the look before: else a low quota would never let two follow.
+            self.trouble = str(error)
+            self.next_look = self._clock.monotonic() + max(self._poll_s, error.retry_after_s)
         except Exception as error:
             # Whatever it is: machines in the other clouds cost money, and this one stays unproven.
             self._listings.clear()
             self.trouble = str(error) or type(error).__name__
-            if isinstance(error, RateLimited):
-                self.next_look = self._clock.monotonic() + max(self._poll_s, error.retry_after_s)
         else:
             self._refusals = 0
 
@@ -109,6 +111,8 @@ class CloudSweep:
         asked_at, asked = self._clock.now(), self._clock.monotonic()
         alive = self._find_alive()
         self._note(alive)
+        if alive:
+            self._listings.clear()
         for state in alive.values():
             self._terminate(self._seen[state.id])
         self._terminate_unseen()

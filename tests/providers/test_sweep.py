@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from providers.lease import INTENTS_FILE, LEASE_FILE, hold_open_lease, load_leas
 from providers.proof import Proof, UnprovenRelease
 from providers.sweep import release_lease, sweep_lease
 from providers.termination import give_back, load_unconfirmed
-from schemas.errors import CredentialError, ReleaseError, RetiredApi
+from schemas.errors import CredentialError, RateLimited, ReleaseError, RetiredApi
 from schemas.names import make_key_name, make_machine_name
 from tests.providers.scripted_cloud import (
     PREFIX,
@@ -284,6 +285,44 @@ def test_rate_limits_are_waited_out(bench: Bench) -> None:
     bench.release()
 
     assert bench.a.alive == []
+
+
+def test_a_quota_that_lets_every_second_look_through_is_enough_for_a_proof(bench: Bench) -> None:
+    listing, turns = bench.b.list_ours, itertools.count()
+
+    def list_every_second_time(prefix: str) -> Any:
+        if next(turns) % 2:
+            raise RateLimited("slow down", where="b", status=429)
+        return listing(prefix)
+
+    bench.b.list_ours = list_every_second_time  # type: ignore[method-assign]
+
+    proof = bench.release()
+
+    assert proof.clouds[1].listings == (START + 3600, START + 3604)
+
+
+def test_a_machine_that_shows_between_two_empty_listings_breaks_the_row_though_its_end_is_rate_limited(
+    bench: Bench,
+) -> None:
+    bench.make(NAME, bench.b)
+    listing, views = bench.b.list_ours, iter([False, True, False, False, False])
+    bench.b.list_ours = lambda prefix: listing(prefix) if next(views, True) else []  # type: ignore[method-assign]
+    bench.b.find = lambda _id: None  # type: ignore[method-assign]
+    ending, answers = bench.b.terminate, iter(["lost", "limited"])
+
+    def end(id: str) -> None:
+        answer = next(answers, "")
+        if answer == "limited":
+            raise RateLimited("slow down", where="b", status=429)
+        if not answer:
+            ending(id)
+
+    bench.b.terminate = end  # type: ignore[method-assign]
+
+    proof = bench.release()
+
+    assert proof.clouds[1].listings[0] > START + 3602
 
 
 def test_keys_of_the_lease_are_removed_after_the_machines_and_others_stay(bench: Bench) -> None:
