@@ -22,6 +22,7 @@ from stacks.console import WORDS, print_data
 from stacks.follow import request_cancel
 from stacks.job_queue import combine_exit_codes, find_hopeless, pick_next, refuse_shared_outputs
 from stacks.job_turn import JobTurn
+from stacks.job_writing import JobFlags
 from stacks.jobs_table import render_turns
 from stacks.start import launch_run, prepare_run
 
@@ -40,9 +41,10 @@ def run_jobs_of_flags(
     return run_jobs(files, environment, parallel=int(parallel or 1), max_usd=_parse_usd(max_usd), **options)
 
 
-def refuse_flags_of_one_job(flags: Mapping[str, object]) -> None:
-    """Raises SpecError for flags that make no sense with several jobs."""
+def refuse_flags_of_one_job(flags: Mapping[str, object], of_a_job: JobFlags) -> None:
+    """Raises SpecError for flags that make no sense with several jobs, such as those that stand for a job's file."""
     given = [name for name, value in flags.items() if value]
+    given += [name for name in of_a_job.list_given() if name != "--max-usd"]
     if given:
         raise SpecError(
             f"{' and '.join(given)} is for one job", fix="Run the jobs in commands of their own, or leave it out."
@@ -84,7 +86,7 @@ def run_jobs(
 
     def launch(turn: JobTurn) -> None:
         if time.monotonic() - turn.planned_at > _PLAN_LASTS_S:
-            turn.take_plan(prepare_run(turn.file, line_limit=line_limit))
+            turn.renew_plan(prepare_run(turn.file, line_limit=line_limit))
         assert turn.plan is not None
         turn.take_folder(launch_run(turn.plan, environment, keep=keep, detached=not foreground))
 
@@ -120,13 +122,9 @@ def _ask_consent(turns: Sequence[JobTurn]) -> None:
     if not plans:
         return
     low, high = sum(plan.estimate.low_usd for plan in plans), sum(plan.estimate.high_usd for plan in plans)
-    limits = [plan.job.limits for plan in plans]
-    if not sys.stdin.isatty() and all(each.max_usd is not None and each.max_hours is not None for each in limits):
+    if not sys.stdin.isatty():
         WORDS.print("nobody to ask: going on within the jobs' own limits", style="yellow")
         return
-    if not sys.stdin.isatty():
-        what = f"these runs may cost {low:.2f} to {high:.2f} USD and nobody can be asked"
-        raise LimitError(what, fix="Add --yes if that is what you want.")
     question = f"Rent machines for {len(plans)} jobs, {low:.2f} to {high:.2f} USD in all?"
     if not Confirm.ask(question, console=WORDS, default=False):
         raise LimitError("not started: you said no")

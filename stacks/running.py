@@ -179,18 +179,12 @@ def _release_unknown(token: str) -> int:
 
 
 def _ask_consent(plan: Plan) -> None:
-    """Ask before money is spent; where nobody can be asked, the job's own limits are the consent."""
+    """Ask before money is spent; where nobody can be asked, the job's own limits are the consent: what costs has both."""
     limits = plan.job.limits
-    if not sys.stdin.isatty() and limits.max_usd is not None and limits.max_hours is not None:
+    if not sys.stdin.isatty():
         words = f"nobody to ask: going on within {limits.max_usd:.2f} USD and {limits.max_hours:g} h"
         WORDS.print(words, style="yellow")
         return
-    if not sys.stdin.isatty():
-        raise LimitError(
-            f"this run may cost {plan.estimate.low_usd:.2f} to {plan.estimate.high_usd:.2f} USD and nobody can be asked",
-            where=plan.job.source,
-            fix="Add --yes if that is what you want.",
-        )
     if not Confirm.ask("Rent these machines?", console=WORDS, default=False):
         raise LimitError("not started: you said no", where=plan.job.source)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -120,15 +119,38 @@ def test_commands_about_runs_that_do_not_exist_say_so(workshop: Workshop) -> Non
         assert "Traceback" not in done.stderr and done.stderr.strip()
 
 
-def test_a_job_that_costs_money_is_not_started_without_consent(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_who_says_no_on_a_terminal_has_rented_nothing(workshop: Workshop, jobs: int) -> None:
     dear = {"replicas": 1, "candidates": [{"cloud": "local", "price_usd_per_hour": 2}]}
-    job = workshop.write_job(machines=dear, limits={"max_usd": 5, "max_hours": 1})
+    files = [workshop.write_job(f"dear-{n}", machines=dear, limits={"max_usd": 5, "max_hours": 1}) for n in range(jobs)]
+
+    code, said = workshop.answer("n", "run", *map(str, files))
+
+    assert code == 5, said
+    assert "Rent " in said
+    assert "not started: you said no" in said
+    assert not (workshop.home / "runs").exists()
+
+
+def test_a_job_that_costs_money_needs_limits(workshop: Workshop) -> None:
+    dear = {"replicas": 1, "candidates": [{"cloud": "local", "price_usd_per_hour": 2}]}
+    job = workshop.write_job(machines=dear, limits={"max_hours": 1})
 
     done = workshop.inv("run", str(job), "--run", "asked")
 
-    assert done.returncode == 5
-    assert "--yes" in done.stderr
+    assert done.returncode == 2
+    assert "`limits.max_usd` is missing" in done.stderr
     assert not workshop.run_dir("asked").exists()
+
+
+def test_where_nobody_can_be_asked_the_jobs_own_limits_are_the_consent(workshop: Workshop) -> None:
+    dear = {"replicas": 1, "candidates": [{"cloud": "local", "price_usd_per_hour": 2}]}
+    job = workshop.write_job(lines=4, machines=dear, limits={"max_usd": 5, "max_hours": 1})
+
+    done = workshop.inv("run", str(job))
+
+    assert done.returncode == 0, done.stderr
+    assert "nobody to ask: going on within 5.00 USD and 1 h" in done.stderr
 
 
 @pytest.mark.parametrize("limit", ["0", "-3", "many"])

@@ -78,6 +78,7 @@ def test_an_interrupt_cancels_what_runs_and_starts_nothing_more(workshop: Worksh
     [
         (["--run", "x"], "--run is for one job"),
         (["--detach"], "--detach is for one job"),
+        (["--output", "out"], "--output is for one job"),
         (["--parallel", "0"], "--parallel takes a number of jobs from 1 on"),
         (["--max-usd", "-1"], "--max-usd takes an amount of USD above 0"),
     ],

@@ -97,10 +97,10 @@ def test_another_job_takes_a_run_over_on_another_candidate(workshop: Workshop) -
         "elsewhere", input="trial.jsonl", machines=dear, limits={"max_usd": 1, "max_hours": 1}, **SLOW
     )
 
-    asked = workshop.inv("resume", "here", "--job", str(other))
-    done = workshop.inv("resume", "here", "--job", str(other), "--new-run", "there", "--yes", timeout_s=150)
+    asked, said = workshop.answer("n", "resume", "here", "--job", str(other))
+    done = workshop.inv("resume", "here", "--job", str(other), "--new-run", "there", timeout_s=150)
 
-    assert asked.returncode == 5
+    assert asked == 5, said
     assert done.returncode == 0, done.stderr
     assert len(by_id(workshop.lines("there"))) == 900
     receipt = json.loads((workshop.run_dir("there") / "receipt.json").read_bytes())

@@ -68,7 +68,7 @@ class Runner:
                 "GITHUB_REPOSITORY": "acme/jobs",
                 **environ,
             },
-            context={**secrets, **context},
+            context={**secrets, "strategy.job-index": "0", **context},
         )
 
     def add_job(self, name: str, **fields: Any) -> None:
@@ -174,11 +174,11 @@ def test_a_merge_runs_what_has_changed_and_releases_it(runner: Runner) -> None:
 
     assert done.failed == []
     assert done.skipped == []
-    status = runner.workshop.status("ci-77-1-tickets")
+    status = runner.workshop.status("ci-77-1-0-tickets")
     assert (status["state"], status["released"], status["request_counts"]["completed"]) == ("completed", "verified", 40)
     assert "released and verified already" in done.step("release").output
-    assert "### ci-77-1-tickets: finished" in done.summary.read_text()
-    assert "### ci-77-1-tickets: released, verified" in done.summary.read_text()
+    assert "### ci-77-1-0-tickets: finished" in done.summary.read_text()
+    assert "### ci-77-1-0-tickets: released, verified" in done.summary.read_text()
     assert len(runner.clouds.machines()) == 1
     kept = done.fill(done.job["steps"][-1]["with"]["path"]).split()
     assert all((runner.checkout.folder / path).is_file() for path in kept if "error" not in path)
@@ -207,16 +207,16 @@ def test_a_cancelled_workflow_leaves_no_machine(runner: Runner, patience_s: tupl
     done = runner.job(JOBS, "run", {"matrix.job": "jobs/tickets.yaml"}, keys=True)
     done.patience_s = patience_s
 
-    done.run(cancel_at="run", when=lambda: runner.workshop.wait_for_answers("ci-77-1-tickets", 20, timeout_s=90))
+    done.run(cancel_at="run", when=lambda: runner.workshop.wait_for_answers("ci-77-1-0-tickets", 20, timeout_s=90))
 
     is_in_time = patience_s == RUNNERS_PATIENCE_S
     assert done.step("run").code == (130 if is_in_time else -9)
     assert done.step("release").code == 0, done.results
     assert ("released and verified already" in done.step("release").output) is is_in_time
-    status = runner.workshop.status("ci-77-1-tickets")
+    status = runner.workshop.status("ci-77-1-0-tickets")
     assert (status["state"], status["released"]) == ("cancelled", "verified")
-    assert 20 <= len(runner.workshop.lines("ci-77-1-tickets")) < 4000
-    assert "### ci-77-1-tickets: released, verified" in done.summary.read_text()
+    assert 20 <= len(runner.workshop.lines("ci-77-1-0-tickets")) < 4000
+    assert "### ci-77-1-0-tickets: released, verified" in done.summary.read_text()
     assert len(runner.clouds.machines()) == 2
     runner.clouds.wait_until_nothing_is_left()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +52,31 @@ class Workshop:
             text=True,
             timeout=timeout_s,
         )
+
+    def answer(self, answer: str, *arguments: str, timeout_s: float = 120) -> tuple[int, str]:
+        """Run a command on a terminal, give one answer to what it asks, and return its exit code and all that it said."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        os.close(theirs)
+        os.write(ours, f"{answer}\n".encode())
+        watchdog = threading.Timer(timeout_s, process.kill)
+        watchdog.start()
+        said = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while block := os.read(ours, 65536):
+                said += block
+        watchdog.cancel()
+        os.close(ours)
+        return process.wait(20), said.decode(errors="replace")
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
         """Start a command in a session of its own, as a terminal does."""
