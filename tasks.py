@@ -45,7 +45,7 @@ def validate(_context: Context, job: list[str], json: bool = False, github: bool
     """Check jobs with their templates and inputs, every problem at once; contacts nothing."""
     from stacks.validation import report_problems
 
-    sys.exit(report_problems([Path(each) for each in job], as_json=json, as_github=github))
+    sys.exit(report_problems([Path(each) for each in job], os.environ, as_json=json, as_github=github))
 
 
 @task(
@@ -89,7 +89,8 @@ def new(
 ) -> None:
     """Print a commented job to start from: ./inv new > my-job.yaml."""
     from stacks.console import print_text
-    from stacks.job_writing import JobFlags, render_example
+    from stacks.job_flags import JobFlags
+    from stacks.job_writing import render_example
 
     flags = JobFlags(model=model, gpu=gpu, cloud=cloud, input=input, name=name, endpoint=endpoint)
     print_text(render_example(template=template, flags=flags))
@@ -196,26 +197,9 @@ def run(
     max_hours: str = "",
 ) -> None:
     """Run a job: rent machines, answer every request, give the machines back, prove it."""
-    from stacks.job_writing import JobFlags
+    from stacks.job_flags import JobFlags
     from stacks.running import parse_limit, pick_job, run_job
 
-    if len(job) > 1:
-        from stacks.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
-
-        refuse_flags_of_one_job({"--run": run, "--detach": detach})
-        sys.exit(
-            run_jobs_of_flags(
-                [Path(each) for each in job],
-                os.environ,
-                parallel=parallel,
-                max_usd=max_usd,
-                line_limit=parse_limit(limit),
-                confirm=not yes,
-                foreground=foreground,
-                keep=keep,
-                as_json=json,
-            )
-        )
     flags = JobFlags(
         model=model,
         gpu=gpu,
@@ -229,6 +213,23 @@ def run(
         max_usd=max_usd,
         max_hours=max_hours,
     )
+    if len(job) > 1:
+        from stacks.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
+
+        refuse_flags_of_one_job({"--run": run, "--detach": detach}, flags)
+        sys.exit(
+            run_jobs_of_flags(
+                [Path(each) for each in job],
+                os.environ,
+                parallel=parallel,
+                max_usd=max_usd,
+                line_limit=parse_limit(limit),
+                confirm=not yes,
+                foreground=foreground,
+                keep=keep,
+                as_json=json,
+            )
+        )
     code = run_job(
         pick_job(job, flags),
         run=run,

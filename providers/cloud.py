@@ -42,6 +42,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     stock: str = ""
     architecture: Literal["x86_64", "arm64"] = "x86_64"
 
+    @property
+    def gpus(self) -> str:
+        """What a person calls them: `H100`, or `2 x H100`."""
+        return self.gpu if self.count == 1 else f"{self.count} x {self.gpu}"
+
 
 class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one create needs. The private host key is the one secret here: never log a LaunchRequest.

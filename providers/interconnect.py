@@ -1,4 +1,7 @@
-"""How the GPUs of one machine are connected, and which offers a need leaves. Pure; called by the clouds' catalogs."""
+"""How the GPUs of one machine are connected, and which models and offers a need leaves. Pure.
+
+Called by the clouds' catalogs, by the check of a job before any cloud is asked, and by what a plan says it leaves out.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from providers.cloud import Need
-from providers.gpus import Interconnect, load_table
+from providers.gpus import Gpu, Interconnect, load_table
 from schemas.errors import SpecError
 
+_LAMBDA_HEAD = re.compile(r"gpu_\d+x_")
 _FORM = re.compile(r"(?P<nvlink>SXM)|(?P<pcie>PCIE)", re.IGNORECASE)
 
 
@@ -34,6 +38,17 @@ def find_interconnect(name: str, spelling: str, described: str = "") -> Intercon
     if form is None:
         return ""
     return "nvlink" if form["nvlink"] else "pcie"
+
+
+def is_connected(gpu: str, gpu_id: str, interconnect: Interconnect) -> bool:
+    """Whether a GPU (our name and the cloud's whole id) is connected so, by the table; "" asks for nothing."""
+    return not interconnect or find_interconnect(gpu, _LAMBDA_HEAD.sub("", gpu_id)) == interconnect
+
+
+def list_connected_models(gpu: Gpu, interconnect: Interconnect) -> Sequence[str]:
+    """The models that a name stands for and of which some board is connected so, by the table."""
+    ids = ("", *gpu.runpod_ids, *gpu.lambda_types)
+    return [model for model in gpu.models if any(is_connected(model, each, interconnect) for each in ids)]
 
 
 def keep_connected(entries: Sequence[Entry], need: Need, cloud: str) -> list[Entry]:

@@ -31,9 +31,10 @@ from providers.lambda_instance import (
 )
 from providers.rate_limit import SharedPace
 from providers.reply import Reply, get, read_list, read_text, require_list
-from providers.settings import CloudSettings, is_loopback, require_key
+from providers.settings import CloudSettings, require_key
 from providers.shared_read import SharedRead
 from schemas.errors import CloudError, LeaseholdError, NoCapacity, RequestRefused, SpecError, UnclearOutcome
+from schemas.loopback import is_loopback
 from schemas.names import make_key_name, parse_machine_name
 
 KEY_VARIABLE = "LAMBDA_CLOUD_API_KEY"

@@ -204,7 +204,7 @@ def _load_if_there(run_dir: Path) -> LeaseRecord | None:
                 fix="Release it with the Leasehold that made it.",
             )
         return msgspec.json.decode(data, type=LeaseRecord)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _make_lost_error(run_dir, f"is torn ({error})") from error
 
 

@@ -117,7 +117,7 @@ def load_spec(folder: Path) -> MachineSpec:
     """Read spec.json; its host_private_key is empty, the key is in the file host_key."""
     try:
         return msgspec.json.decode((folder / "spec.json").read_bytes(), type=MachineSpec)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CloudError(f"cannot read what this machine shall be: {error}", where=str(folder)) from error
 
 
@@ -125,7 +125,7 @@ def load_record(folder: Path) -> FolderRecord | None:
     """Read machine.json; None when the folder or the file is gone, torn, or of a version we do not know."""
     try:
         record = msgspec.json.decode((folder / "machine.json").read_bytes(), type=FolderRecord)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return record if record.version == VERSION else None
 

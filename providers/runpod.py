@@ -26,8 +26,9 @@ from providers.runpod_pod import (
     read_words,
 )
 from providers.runpod_start import encode_host_key, make_args_body, make_pod_body
-from providers.settings import CloudSettings, is_loopback, require_key
+from providers.settings import CloudSettings, require_key
 from schemas.errors import CloudError, LeaseholdError, NoCapacity, RequestRefused, RetiredApi, SpecError
+from schemas.loopback import is_loopback
 from schemas.names import parse_machine_name
 
 KEY_VARIABLE = "RUNPOD_API_KEY"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from providers.secret import Secret
 from schemas.errors import CredentialError, SpecError
+from schemas.loopback import is_loopback
 
 RUNPOD_URL = "https://api.runpod.io/v2"
 LAMBDA_URL = "https://cloud.lambda.ai/api/v1"
@@ -68,15 +68,6 @@ def load_cloud_settings(environ: Mapping[str, str]) -> CloudSettings:
         emulator_pace=_read_number(environ, "LEASEHOLD_EMULATOR_PACE", 1.0),
         request_timeout_s=_read_number(environ, "LEASEHOLD_REQUEST_TIMEOUT_S", 60.0),
     )
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL points at this computer, as an emulator's does."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def require_key(key: Secret | None, *, variable: str, cloud: str, least_right: str) -> Secret:

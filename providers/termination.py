@@ -89,7 +89,7 @@ def load_unconfirmed(run_dir: Path) -> tuple[UnconfirmedMachine, ...]:
     for line in _read_lines(run_dir / UNCONFIRMED_FILE):
         try:
             machine = msgspec.json.decode(line, type=UnconfirmedMachine)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             # Cut off by a crash; the intents still name the machine, and the sweep asks for it.
             continue
         listed[machine.cloud, machine.id] = machine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import stat
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -269,6 +270,11 @@ def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
 @contextlib.contextmanager
 def _open_input(path: Path) -> Iterator[BinaryIO]:
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            # A pipe would be waited for without end, and everything here is read more than once.
+            fix = f"Write it to a file first: cat {path} > input.jsonl"
+            raise SpecError("the input is a pipe or a device, not a file", where=str(path), fix=fix)
         file = path.open("rb", buffering=_BUFFER_BYTES)
     except FileNotFoundError as error:
         raise SpecError("there is no such input file", where=str(path), fix="Correct the job's `input`.") from error

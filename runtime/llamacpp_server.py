@@ -18,6 +18,7 @@ import msgspec
 import xllamacpp
 
 from schemas.errors import EngineError, LeaseholdError, SpecError
+from schemas.home_path import expand_home
 
 BUILTIN = "builtin:"
 MODELS_DIR = Path(__file__).parent / "models"
@@ -95,7 +96,7 @@ def find_model(name: str) -> Path:
     path = builtin.get(name)
     if path is None and name.startswith(BUILTIN):
         raise SpecError("there is no such model", where=name, fix=fix)
-    path = path or Path(name).expanduser()
+    path = path or expand_home(name)
     try:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))

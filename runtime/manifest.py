@@ -66,7 +66,7 @@ def load_manifest(path: Path) -> Manifest:
     """Read and check a manifest; raises LeaseholdError when it is missing, torn, or of another version."""
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LeaseholdError(f"cannot read the manifest: {error}", where=str(path)) from error
     if manifest.version != VERSION:
         raise LeaseholdError(f"this is version {manifest.version}, not {VERSION}", where=str(path))

@@ -87,7 +87,7 @@ class OutputPrefix:
         where = str(self.store.address(_OWNER))
         try:
             owner = msgspec.json.decode(found[0], type=Owner)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise SpecError(f"it cannot be read: {error}", where=where, fix="Choose another prefix.") from error
         if owner.version != VERSION:
             raise SpecError(f"this is version {owner.version}; this Leasehold reads {VERSION}", where=where)
@@ -177,7 +177,7 @@ def load_claim(folder: Path) -> Claim:
     """Raises LeaseholdError when it is missing or torn."""
     try:
         return msgspec.json.decode((folder / CLAIM_FILE).read_bytes(), type=Claim)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LeaseholdError(f"cannot read it: {error}", where=str(folder / CLAIM_FILE)) from error
 
 

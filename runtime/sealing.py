@@ -151,7 +151,7 @@ def save_sealed(folder: Path, owner: Owner, offsets: dict[str, int]) -> None:
 
 def load_sealed(folder: Path, owner: Owner) -> dict[str, int]:
     """The offsets of this very claim; zeros for any other."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         sealed = msgspec.json.decode((folder / SEALED_FILE).read_bytes(), type=Sealed)
         if sealed.mark == owner.mark:
             return {OUTPUT: sealed.offsets.get(OUTPUT, 0), ERROR: sealed.offsets.get(ERROR, 0)}

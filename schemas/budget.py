@@ -21,7 +21,7 @@ def read_budget(path: Path) -> Budget | None:
     """None when there is none, or none that can be read."""
     try:
         budget = msgspec.json.decode(path.read_bytes(), type=Budget)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return budget if budget.version == 1 else None
 

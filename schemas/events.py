@@ -34,5 +34,5 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
             offset += len(line)
             try:
                 yield msgspec.json.decode(line, type=Event), offset
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 continue

@@ -49,6 +49,6 @@ def read_failures(path: Path) -> list[Failure]:
     for line in path.read_bytes().splitlines():
         try:
             found.append(msgspec.json.decode(line, type=Failure))
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
     return found

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import msgspec
 
 from schemas.errors import Problem
+from schemas.home_path import expand_home
+from schemas.loopback import is_loopback
 from schemas.raw_spec import find_list, find_mapping, find_text
 from schemas.yaml_source import Document
 
 TargetType = Literal["webhook", "slack", "github"]
 Occasion = Literal["finished", "failed", "expired", "cancelled", "budget", "released", "release_unverified"]
-_LOOPBACK = ("http://127.", "http://localhost", "http://[::1]")
 
 
 class NotifyTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ def check_targets(document: Document) -> Iterator[Problem]:
             fix = "Write `url: env:SLACK_WEBHOOK_URL`, and set that variable."
             message = "Slack's addresses are secrets, and do not belong in a file"
             yield document.make_problem((*path, "url"), message, code="secret_in_file", fix=fix)
-        elif url.startswith("http://") and not url.startswith(_LOOPBACK):
+        elif url.startswith("http://") and not is_loopback(url):
             fix = "Use https:."
             message = "over http anybody on the way could read what is told"
             yield document.make_problem((*path, "url"), message, code="no_tls", fix=fix)
@@ -61,5 +62,5 @@ def _make_absolute(target: Mapping[str, Any], folder: Path) -> dict[str, str]:
     for key in ("url", "secret"):
         kind, _, name = find_text(target, (key,)).partition(":")
         if kind == "file":
-            found[key] = f"file:{(folder / Path(name).expanduser()).resolve()}"
+            found[key] = f"file:{(folder / expand_home(name)).resolve()}"
     return found

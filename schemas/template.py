@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from schemas.errors import Problem, SpecError
+from schemas.home_path import expand_home
 from schemas.problems import count_mistakes, merge_problems
 from schemas.spec_check import check_spec
 from schemas.spec_schema import load_schema
@@ -184,7 +185,7 @@ def make_template_spec(data: Mapping[str, Any], *, folder: Path) -> TemplateSpec
     engine = {key: value for key, value in {**engine, **renamed}.items() if value not in (None, "")}
     source, accelerator = dict(data["model_source"]), dict(data["accelerator"])
     if engine["type"] == "llamacpp" and not source["uri"].startswith("builtin:"):
-        source["uri"] = str((folder / Path(source["uri"]).expanduser()).resolve())
+        source["uri"] = str((folder / expand_home(source["uri"])).resolve())
     if accelerator["type"].lower() == "cpu":
         accelerator["type"] = "cpu"
     converted = {"engine": engine, "model_source": source, "accelerator": accelerator}

@@ -37,10 +37,16 @@ def report_changed_jobs(base: str, *, affected: bool, as_json: bool) -> None:
 
 
 def find_changed_jobs(root: Path, changed: Collection[str], *, affected: bool) -> list[str]:
-    """The jobs among the changed paths that still exist, sorted; with affected, those that use a changed file too."""
+    """The jobs among the changed paths that still exist, sorted; with affected, those that use a changed file too.
+
+    Raises SpecError for a job whose path could not be printed on a line of its own.
+    """
     own = {path for path in changed if is_job(path) and (root / path).is_file()}
     if affected:
         own.update(path for path in _list_jobs(root) if _POLICY in changed or _uses(root, path, changed))
+    for path in own:
+        if not path.isprintable():
+            raise SpecError("a job's path has characters that cannot be printed", where=ascii(path), fix="Rename it.")
     return sorted(own)
 
 
@@ -101,11 +107,17 @@ def _git(folder: Path, *arguments: str) -> str:
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # git knows paths as bytes, and some are no text
             timeout=_TIMEOUT_S,
         )
     except FileNotFoundError as error:
         raise SpecError("git is not installed", fix="Install it: sudo apt install git") from error
+    except subprocess.TimeoutExpired as error:
+        what = f"git {arguments[0]} has not answered in {_TIMEOUT_S} s"
+        raise SpecError(
+            what, where=str(folder), fix="Try it by hand; it may wait for a lock or a network disk."
+        ) from error
     if done.returncode != 0:
         words = done.stderr.strip().splitlines()
         raise SpecError(

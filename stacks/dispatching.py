@@ -79,7 +79,7 @@ def _refuse_bad_key(key_file: str, key_env: str) -> None:
 def _tell_end(output: Path, code: int) -> int:
     try:
         progress = msgspec.json.decode((output / "progress.json").read_bytes(), type=Progress)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LeaseholdError(f"the dispatcher ended with exit code {code}", where=str(output)) from error
     if code == SpecError.exit_code:
         return code

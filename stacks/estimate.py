@@ -69,9 +69,9 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_estimate(
-    basis: Basis, *, replicas: int, usd_per_hour: float, max_usd: float | None, max_hours: float | None
+    basis: Basis, *, replicas: int, usd_per_hour: float, max_usd: float | None, max_hours: float
 ) -> Estimate:
-    """Cost of a run on `replicas` machines at usd_per_hour each; limits cut the high end."""
+    """Cost of a run on `replicas` machines at usd_per_hour each; limits cut the high end. max_hours: how long the lease lasts."""
     needed = _count_hours(basis, replicas)
     hours = _cut(needed, usd_per_hour * replicas, max_usd, max_hours)
     usd = hours.times(replicas * usd_per_hour)
@@ -98,21 +98,20 @@ def _count_hours(basis: Basis, replicas: int) -> Span:
     )
 
 
-def _cut(hours: Span, usd_per_hour: float, max_usd: float | None, max_hours: float | None) -> Span:
+def _cut(hours: Span, usd_per_hour: float, max_usd: float | None, max_hours: float) -> Span:
     """The time limit ends the run whatever it needs; money ends it too, but a plan that is too dear must look it."""
-    most = max_hours if max_hours is not None else hours.high
-    low, likely, high = (min(each, most) for each in (hours.low, hours.likely, hours.high))
+    low, likely, high = (min(each, max_hours) for each in (hours.low, hours.likely, hours.high))
     if max_usd is not None and usd_per_hour > 0:
         high = min(high, max(max_usd / usd_per_hour, likely))
     return Span(low=round(low, _HOUR_DIGITS), likely=round(likely, _HOUR_DIGITS), high=round(high, _HOUR_DIGITS))
 
 
-def _warn(needed: Span, usd_per_hour: float, max_usd: float | None, max_hours: float | None) -> tuple[str, ...]:
+def _warn(needed: Span, usd_per_hour: float, max_usd: float | None, max_hours: float) -> tuple[str, ...]:
     found = []
-    if max_hours is not None and needed.likely > max_hours:
+    if needed.likely > max_hours:
         found.append(
-            f"likely {needed.likely:.1f} h of work and boot, and limits.max_hours is {max_hours:g}: lines that are not"
-            " reached come back as batch_expired"
+            f"likely {needed.likely:.1f} h of work and boot, and the lease lasts {max_hours:g} h (limits.max_hours or"
+            " completion_window): lines that are not reached come back as batch_expired"
         )
     if max_usd is not None and needed.low * usd_per_hour <= max_usd < needed.likely * usd_per_hour:
         found.append(

@@ -22,7 +22,7 @@ def load_history(home: Path) -> tuple[Measured, ...]:
     """What the receipts of this home measured, newest first; one that cannot be read teaches nothing."""
     found = []
     for folder in list_runs(home)[:_LOOK_AT]:
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
             measured = msgspec.json.decode(folder.receipt.read_bytes(), type=_Receipt).measured
             if measured is not None:
                 found.append(measured)

@@ -59,5 +59,5 @@ def refuse_shared_outputs(turns: Sequence[JobTurn]) -> None:
 
 
 def _reserved(turns: Sequence[JobTurn]) -> float:
-    """USD that are spent, or may still be by what runs; machines of a run that nobody watches any more may still cost."""
-    return sum(max(turn.limit_usd, turn.usd) if turn.is_running or turn.is_lost else turn.usd for turn in turns)
+    """USD that are spent, or may still be: by what runs, and by machines that nobody watches or that may be left."""
+    return sum(max(turn.limit_usd, turn.usd) if turn.may_still_cost else turn.usd for turn in turns)

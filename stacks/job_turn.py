@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.errors import Interrupted, LeaseholdError
+from schemas.errors import Interrupted, LeaseholdError, SpecError
 from schemas.status import Released, RequestCounts, Status
 from stacks.plan import Plan
 from stacks.run_folder import RunFolder
@@ -57,9 +57,10 @@ class JobTurn:
         return self.error is not None or is_over(self.status)
 
     @property
-    def is_lost(self) -> bool:
-        """It was started, and its life cycle has died without a last word."""
-        return self.folder is not None and self.error is not None
+    def may_still_cost(self) -> bool:
+        """It has started, and nobody has proven yet that its machines are gone."""
+        is_unproven = self.status is not None and self.status.released == "unverified"
+        return self.folder is not None and (not self.is_ended or self.error is not None or is_unproven)
 
     @property
     def limit_usd(self) -> float:
@@ -74,6 +75,16 @@ class JobTurn:
     def take_plan(self, plan: Plan) -> None:
         self.plan = plan
         self.planned_at = time.monotonic()
+
+    def renew_plan(self, plan: Plan) -> None:
+        """Today's plan of the same job; raises SpecError when its file or template says something else than was agreed to.
+
+        Consent, the common budget and the outputs were judged by the first plan.
+        """
+        if self.plan is not None and (plan.job, plan.template) != (self.plan.job, self.plan.template):
+            what = "not started: the job or its template was changed while it waited"
+            raise SpecError(what, where=str(self.file), fix="Run it again, as it is now.")
+        self.take_plan(plan)
 
     def take_folder(self, folder: RunFolder) -> None:
         self.folder = folder

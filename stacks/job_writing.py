@@ -5,7 +5,6 @@ flags -> checked -> a draft (the deployment from the flags, or from the template
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,45 +14,28 @@ from typing import Any
 import msgspec
 
 from providers.gpus import resolve_gpu
+from runtime.object_settings import is_object_address
 from schemas.errors import SpecError
 from schemas.files import create_file
+from schemas.home_path import expand_home
 from schemas.job import PROJECT_TEMPLATES
 from schemas.job_skeleton import EXAMPLE, VLLM_VERSION, JobDraft, render_job_skeleton
 from schemas.raw_spec import find_list, find_mapping, find_text
 from schemas.template import Template, resolve_template
 from schemas.yaml_source import load_document
+from stacks.job_flags import (
+    ENDPOINTS,
+    JobFlags,
+    check_cloud,
+    check_flags,
+    check_words,
+    is_local_model,
+    read_amount,
+)
 from stacks.run_folder import PROJECT
 
 FOLDER = "jobs"
-_CLOUDS = ("local", "runpod", "lambda")
-_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
-_HUB_MODEL = re.compile(r"[\w.-]+/[\w.-]+")
 _TRIES = 1000
-
-
-class JobFlags(msgspec.Struct, frozen=True, kw_only=True):
-    """What was typed instead of a job file; "" and 0 mean left out. max_usd and max_hours are as typed."""
-
-    model: str = ""
-    gpu: str = ""
-    cloud: str = ""
-    input: str = ""
-    output: str = ""
-    endpoint: str = ""
-    name: str = ""
-    count: int = 0
-    replicas: int = 0
-    max_usd: str = ""
-    max_hours: str = ""
-
-    def list_given(self) -> list[str]:
-        """The flags that were typed, as they are typed."""
-        return [
-            f"--{name.replace('_', '-')}"
-            for name, value in msgspec.structs.asdict(self).items()
-            if value != self.__struct_defaults__[self.__struct_fields__.index(name)]
-        ]
 
 
 class _FirstLine(msgspec.Struct):
@@ -73,8 +55,6 @@ def choose_job(jobs: Sequence[str], flags: JobFlags, folder: Path) -> tuple[Path
         raise SpecError(
             f"{given[0]} does not go with a job file", fix=f"Write it into {jobs[0]}, or leave the file out."
         )
-    if len(jobs) > 1:
-        raise SpecError("several jobs in one command are not supported yet", fix="Run them one after the other.")
     if jobs:
         return Path(jobs[0]), False
     if not flags.model:
@@ -86,28 +66,10 @@ def choose_job(jobs: Sequence[str], flags: JobFlags, folder: Path) -> tuple[Path
     return write_job(draft_job(flags, folder / FOLDER), folder / FOLDER), True
 
 
-def check_flags(flags: JobFlags) -> None:
-    """Raise SpecError for the first flag that is missing, wrong, or does not go with another."""
-    _check_cloud(flags)
-    _check_numbers(flags)
-    if flags.endpoint and flags.endpoint not in _ENDPOINTS:
-        raise SpecError(
-            f"there is no endpoint {flags.endpoint!r}", where="--endpoint", fix=f"One of: {', '.join(_ENDPOINTS)}"
-        )
-    if flags.name and not _NAME.fullmatch(flags.name):
-        raise SpecError(
-            f"{flags.name!r} cannot be a job's name", where="--name", fix="Small letters, digits and '-', at most 40."
-        )
-    if not flags.input:
-        raise SpecError("--model needs --input", fix="Name the batch file: --input x.jsonl")
-    if not Path(flags.input).is_file():
-        raise SpecError("there is no such input file", where=flags.input, fix="Correct --input.")
-
-
 def draft_job(flags: JobFlags, folder: Path) -> JobDraft:
     """The job that checked flags mean, for a file in `folder`; what the flags leave open, the first line of the input says."""
-    first = _read_first_line(Path(flags.input))
-    endpoint = flags.endpoint or (first.url if first.url in _ENDPOINTS else _ENDPOINTS[0])
+    first = _read_first_line(expand_home(flags.input))
+    endpoint = flags.endpoint or (first.url if first.url in ENDPOINTS else ENDPOINTS[0])
     asked = first.body.get("model")
     return JobDraft(
         name=flags.name or _make_name(flags.model),
@@ -117,8 +79,8 @@ def draft_job(flags: JobFlags, folder: Path) -> JobDraft:
         deploy=_make_deployment(flags, endpoint, asked if isinstance(asked, str) else ""),
         candidates=(_make_candidate(flags),),
         replicas=flags.replicas or 1,
-        max_usd=_read_amount(flags.max_usd),
-        max_hours=_read_amount(flags.max_hours),
+        max_usd=read_amount(flags.max_usd),
+        max_hours=read_amount(flags.max_hours),
         schema=os.path.relpath(PROJECT / "schemas" / "job.schema.json", folder),
     )
 
@@ -145,6 +107,10 @@ def render_example(*, template: str, flags: JobFlags) -> str:
     """A commented job to start from: of a template, of a model, or of neither."""
     if template and flags.model:
         raise SpecError("--template and --model exclude each other", fix="A template names its model; leave one out.")
+    check_words(flags)
+    given = [name for name in flags.list_given() if name in ("--gpu", "--cloud", "--endpoint")]
+    if given and not template and not flags.model:
+        raise SpecError(f"{given[0]} needs --template or --model", where=given[0], fix="Add one, or leave it out.")
     draft = EXAMPLE
     if template:
         draft = _draft_from_template(resolve_template(template, PROJECT_TEMPLATES), flags)
@@ -172,14 +138,15 @@ def _draft_from_template(template: Template, flags: JobFlags) -> JobDraft:
             where="--endpoint",
             fix=f"One of: {', '.join(endpoints)}",
         )
-    if accelerator.type == "cpu":
+    is_free = accelerator.type == "cpu"
+    _check_place(template, flags, is_free=is_free)
+    if is_free:
         candidates: tuple[dict[str, Any], ...] = ({"cloud": "local"},)
     else:
         gpu = flags.gpu or accelerator.type
         candidates = tuple(
             {"cloud": cloud, "gpu": gpu} for cloud in ([flags.cloud] if flags.cloud else ["runpod", "lambda"])
         )
-    is_free = accelerator.type == "cpu"
     return msgspec.structs.replace(
         EXAMPLE,
         name=name,
@@ -192,8 +159,19 @@ def _draft_from_template(template: Template, flags: JobFlags) -> JobDraft:
     )
 
 
+def _check_place(template: Template, flags: JobFlags, *, is_free: bool) -> None:
+    """Raise SpecError for a cloud or a GPU on which a template cannot run."""
+    if is_free and (flags.gpu or flags.cloud not in ("", "local")):
+        flag = "--gpu" if flags.gpu else "--cloud"
+        raise SpecError(f"{template.reference} runs on this computer", where=flag, fix=f"Leave {flag} out.")
+    if not is_free and flags.cloud == "local":
+        raise SpecError(f"{template.reference} needs a GPU", where="--cloud", fix="Choose another --cloud.")
+    if flags.gpu:
+        resolve_gpu(flags.gpu)
+
+
 def _draft_from_model(flags: JobFlags) -> JobDraft:
-    is_local = flags.cloud == "local" or _is_local_model(flags.model)
+    is_local = flags.cloud == "local" or is_local_model(flags.model)
     filled = msgspec.structs.replace(
         flags,
         cloud=flags.cloud or ("local" if is_local else "runpod"),
@@ -201,8 +179,8 @@ def _draft_from_model(flags: JobFlags) -> JobDraft:
         max_usd="" if is_local else "10",
         max_hours="1" if is_local else "4",
     )
-    _check_cloud(filled)
-    endpoint = filled.endpoint or _ENDPOINTS[0]
+    check_cloud(filled)
+    endpoint = filled.endpoint or ENDPOINTS[0]
     name = _make_name(filled.model)
     return JobDraft(
         name=name,
@@ -210,60 +188,9 @@ def _draft_from_model(flags: JobFlags) -> JobDraft:
         endpoint=endpoint,
         deploy=_make_deployment(filled, endpoint, ""),
         candidates=(_make_candidate(filled),),
-        max_usd=_read_amount(filled.max_usd),
-        max_hours=_read_amount(filled.max_hours),
+        max_usd=read_amount(filled.max_usd),
+        max_hours=read_amount(filled.max_hours),
     )
-
-
-def _check_cloud(flags: JobFlags) -> None:
-    if flags.cloud not in _CLOUDS:
-        what = f"there is no cloud {flags.cloud!r}" if flags.cloud else "--model needs --cloud"
-        raise SpecError(what, where="--cloud", fix=f"One of: {', '.join(_CLOUDS)}")
-    if flags.cloud == "local":
-        if flags.gpu or flags.count:
-            flag = "--gpu" if flags.gpu else "--count"
-            raise SpecError(f"{flag} does not go with --cloud local", where=flag, fix=f"Leave {flag} out.")
-        if not _is_local_model(flags.model):
-            raise SpecError(
-                "the local cloud runs llama.cpp, which needs a .gguf file",
-                where="--model",
-                fix="Name one, or builtin:tiny-chat or builtin:tiny-embed; or choose another --cloud.",
-            )
-        return
-    if _HUB_MODEL.fullmatch(flags.model) is None:
-        raise SpecError(
-            f"{flags.model!r} is no model of the hub",
-            where="--model",
-            fix="Write owner/model, as in Qwen/Qwen2.5-7B-Instruct.",
-        )
-    if not flags.gpu:
-        raise SpecError(f"--cloud {flags.cloud} needs --gpu", where="--gpu", fix="`./inv offers` shows what there is.")
-    resolve_gpu(flags.gpu)
-    missing = [name for name, value in (("--max-usd", flags.max_usd), ("--max-hours", flags.max_hours)) if not value]
-    if missing:
-        raise SpecError(
-            f"a run that costs money needs {' and '.join(missing)}",
-            where=missing[0],
-            fix="Say what it may use at the most.",
-        )
-
-
-def _check_numbers(flags: JobFlags) -> None:
-    for flag, count in (("--count", flags.count), ("--replicas", flags.replicas)):
-        if count < 0:
-            raise SpecError(f"{flag} must be 1 or more, not {count}", where=flag, fix="Correct it, or leave it out.")
-    for flag, text in (("--max-usd", flags.max_usd), ("--max-hours", flags.max_hours)):
-        if text and _read_amount(text) is None:
-            raise SpecError(f"{flag} takes a number above 0, not {text!r}", where=flag, fix="Correct it.")
-
-
-def _read_amount(text: str) -> float | None:
-    """A number above 0; None for what is left out or no such number."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 < value < math.inf else None
 
 
 def _make_candidate(flags: JobFlags) -> dict[str, Any]:
@@ -306,20 +233,16 @@ def _find_shipped(model: str, endpoint: str) -> dict[str, Any] | None:
 
 
 def _make_plain(model: str) -> dict[str, Any]:
-    if _is_local_model(model):
-        uri = model if model.startswith("builtin:") else str(Path(model).expanduser().resolve())
+    if is_local_model(model):
+        uri = model if model.startswith("builtin:") else str(expand_home(model).resolve())
         return {"engine": {"type": "llamacpp"}, "model_source": {"type": "local", "uri": uri}}
     engine = {"type": "vllm", "version": VLLM_VERSION, "image": f"vllm/vllm-openai:v{VLLM_VERSION}"}
     return {"engine": engine, "model_source": {"type": "huggingface", "uri": model}}
 
 
-def _is_local_model(model: str) -> bool:
-    return model.startswith("builtin:") or model.endswith(".gguf")
-
-
 def _name_model(model: str) -> str:
     """What requests must ask for when no other name is served."""
-    return model.removeprefix("builtin:").rsplit("/", 1)[-1].removesuffix(".gguf") if _is_local_model(model) else model
+    return model.removeprefix("builtin:").rsplit("/", 1)[-1].removesuffix(".gguf") if is_local_model(model) else model
 
 
 def _make_name(text: str) -> str:
@@ -329,8 +252,10 @@ def _make_name(text: str) -> str:
 
 
 def _place(path: str, folder: Path) -> str:
-    """A path as the job's file names it: from its folder when it is near, else as a whole."""
-    whole = Path(path).expanduser().absolute()
+    """A path as the job's file names it: from its folder when it is near, else as a whole; an address in S3 as it is."""
+    if is_object_address(path):
+        return path
+    whole = expand_home(path).absolute()
     is_near = whole.is_relative_to(folder.absolute().parent)
     return os.path.relpath(whole, folder.absolute()) if is_near else str(whole)
 
@@ -340,5 +265,5 @@ def _read_first_line(path: Path) -> _FirstLine:
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.readline(1 << 24).removeprefix(b"\xef\xbb\xbf"), type=_FirstLine)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return _FirstLine()

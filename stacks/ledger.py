@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from providers.intents import Intent, load_intents
+from providers.lease import load_lease
+from schemas.errors import LeaseholdError
 from schemas.machine import MachineRecord
 from stacks.run_folder import RunFolder
 
@@ -52,15 +54,28 @@ def read_ledger(folder: RunFolder) -> tuple[LedgerEntry, ...]:
     )
 
 
+def read_closed_ledger(folder: RunFolder) -> tuple[LedgerEntry, ...]:
+    """The ledger as the lease's proof closes it: what nobody saw go is gone at the latest when the proof was made."""
+    proven_at = _find_proof_time(folder)
+    return tuple(msgspec.structs.replace(each, gone_at=each.gone_at or proven_at) for each in read_ledger(folder))
+
+
 def read_joined(folder: RunFolder) -> list[MachineRecord]:
     """The machines that have joined and not left; joined_at is when their record was written."""
     return _read_records(folder, _JOINED)
 
 
+def _find_proof_time(folder: RunFolder) -> float | None:
+    with contextlib.suppress(LeaseholdError, OSError):
+        proof = load_lease(folder.root).proof
+        return proof.proven_at if proof else None
+    return None
+
+
 def _read_records(folder: RunFolder, pattern: str) -> list[MachineRecord]:
     found = []
     for path in sorted(folder.machines.glob(pattern)):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
             record = msgspec.json.decode(path.read_bytes(), type=MachineRecord)
             found.append(msgspec.structs.replace(record, joined_at=path.stat().st_mtime))
     return found

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from providers.cloud import Offer
 from providers.gpus import resolve_gpu
 from providers.intents import make_offer_key
+from providers.interconnect import is_connected
 from schemas.job import Candidate, Job
-from stacks.accelerator_fit import is_connected
 from stacks.plan import LeftOut, describe_left_out, number_candidate
 
 
@@ -30,18 +30,13 @@ def find_left_out(
         elsewhere = [offer for offer in wide if offer.memory_gb >= candidate.min_gb and _is_elsewhere(offer, candidate)]
         if small:
             found.append(describe_left_out(number, f"min_gb {candidate.min_gb}", small))
-        apart = [
-            each for each in wide if each not in small and each not in elsewhere and not _is_connected(each, candidate)
-        ]
+        rest = [each for each in wide if each not in small and each not in elsewhere]
+        apart = [each for each in rest if not is_connected(each.gpu, each.gpu_id, candidate.interconnect)]
         if apart:
             found.append(describe_left_out(number, f"interconnect {candidate.interconnect}", apart))
         if elsewhere:
             found.append(describe_left_out(number, f"regions {', '.join(candidate.regions)}", elsewhere))
     return found
-
-
-def _is_connected(offer: Offer, candidate: Candidate) -> bool:
-    return is_connected(offer.gpu, offer.gpu_id, candidate.interconnect)
 
 
 def _may_leave_out(candidate: Candidate) -> bool:

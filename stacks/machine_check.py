@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from providers.gpus import Gpu, resolve_gpu
+from providers.interconnect import list_connected_models
 from schemas.errors import Problem, SpecError
 from schemas.job import Candidate, LoadedJob
 from schemas.yaml_source import KeyPath, place_problem
-from stacks.accelerator_fit import list_connected
 from stacks.launch import list_launch_refusals
 
 
@@ -61,7 +61,7 @@ def _judge_gpu(candidate: Candidate) -> tuple[str, str, str]:
     if gpu.memory_gb and candidate.min_gb and _find_most_memory(gpu) < candidate.min_gb:
         message = f"{gpu.name} has {_find_most_memory(gpu)} GB, and at least {candidate.min_gb} are asked for"
         return message, "memory", "Take a larger GPU, or lower the template's vram_gb."
-    if candidate.interconnect and gpu.models and not list_connected(gpu, candidate.interconnect):
+    if candidate.interconnect and gpu.models and not list_connected_models(gpu, candidate.interconnect):
         message = f"{gpu.name} is not connected by {candidate.interconnect}, as the template asks"
         return message, "interconnect", "Take another GPU, or correct the template's interconnect."
     return "", "", ""

@@ -20,9 +20,9 @@ from rich.prompt import Confirm
 from schemas.errors import Interrupted, LeaseholdError, LimitError, SpecError
 from stacks.console import WORDS, print_data
 from stacks.follow import request_cancel
+from stacks.job_flags import JobFlags
 from stacks.job_queue import combine_exit_codes, find_hopeless, pick_next, refuse_shared_outputs
 from stacks.job_turn import JobTurn
-from stacks.job_writing import JobFlags
 from stacks.jobs_table import render_turns
 from stacks.start import launch_run, prepare_run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.object_settings import is_object_address
 from schemas.errors import CredentialError, LeaseholdError
 from schemas.job import load_job
 from stacks.console import print_text
@@ -26,8 +27,9 @@ def _render(job_file: Path, name: str, line_limit: int) -> str:
     try:
         return render_plan_markdown(name, prepare_run(job_file, line_limit=line_limit))
     except CredentialError as error:
-        # A pull request of a fork has no keys; job, input and policy were in order before a cloud was asked.
+        # A pull request of a fork has no keys; job and policy were in order before a cloud was asked, and an input here too.
         loaded = load_job(job_file)
-        summary = summarize(check_job_input(loaded, line_limit))
-        refused, removed = check_job_policy(loaded)
-        return render_offline_markdown(name, loaded, summary, error.what, [*refused, *removed])
+        is_far = is_object_address(loaded.job.input)
+        summary = None if is_far else summarize(check_job_input(loaded, line_limit))
+        _, removed = check_job_policy(loaded)
+        return render_offline_markdown(name, loaded, summary, error.what, removed)

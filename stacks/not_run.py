@@ -27,7 +27,7 @@ def count_not_run(folder: RunFolder) -> int:
     decode = msgspec.json.Decoder(_Line).decode
     with contextlib.suppress(OSError), folder.errors.open("rb") as file:
         for line in file:
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 error = decode(line).error
                 count += error is not None and error.code in _STOP_CODES
     return count

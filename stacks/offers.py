@@ -66,8 +66,9 @@ def _for_need(need: Need, names: Sequence[str]) -> list[Offer]:
 def _print_offers(offers: Sequence[Offer]) -> None:
     table = make_table("cloud", "GPU", "memory", "tier", "region", "USD/h", "stock")
     for offer in offers:
-        gpu = offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
         stock = offer.stock.lower() if offer.stock else ("" if offer.available else "sold out")
         memory = f"{offer.memory_gb} GB"
-        table.add_row(offer.cloud, gpu, memory, offer.tier, offer.region, f"{offer.price_usd_per_hour:.2f}", stock)
+        table.add_row(
+            offer.cloud, offer.gpus, memory, offer.tier, offer.region, f"{offer.price_usd_per_hour:.2f}", stock
+        )
     print_table(table)

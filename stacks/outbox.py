@@ -47,7 +47,7 @@ class Outbox:
         for line in lines:
             try:
                 entry = msgspec.json.decode(line, type=_Line)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 continue
             if entry.tell is not None:
                 notifications[entry.tell.id] = entry.tell

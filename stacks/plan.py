@@ -111,12 +111,13 @@ def make_plan(
     """
     choices = _rank(job, offers)
     first = choices[0].offer
+    lifetime_s = _choose_lifetime(job)
     estimate = make_estimate(
         choose_basis(job, template, first, summary, measured),
         replicas=job.machines.replicas,
         usd_per_hour=first.price_usd_per_hour,
         max_usd=job.limits.max_usd,
-        max_hours=job.limits.max_hours,
+        max_hours=lifetime_s / 3600,
     )
     _refuse_too_dear(job, estimate, first)
     return Plan(
@@ -128,7 +129,7 @@ def make_plan(
         line_limit=line_limit,
         choices=choices,
         machines=tuple(PlannedMachine(index=index, engine_port=ports[index]) for index in range(job.machines.replicas)),
-        lifetime_s=_choose_lifetime(job),
+        lifetime_s=lifetime_s,
         settle_s=settle_s,
         estimate=estimate,
         left_out=(*left_out, *_list_too_dear(job, offers)),
@@ -151,7 +152,7 @@ def load_plan(path: Path) -> Plan:
         return msgspec.json.decode(data, type=Plan)
     except FileNotFoundError as error:
         raise SpecError("this run has no plan", where=str(path), fix="Is it the right run? ./inv status") from error
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise SpecError(f"the plan cannot be read: {error}", where=str(path)) from error
 
 
@@ -217,8 +218,7 @@ def _describe_dear(ranked: Sequence[Choice]) -> str:
 
 def _name_kind(offer: Offer) -> str:
     """An offer without its region: the same kind costs the same in many."""
-    gpu = offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
-    return " ".join(word for word in (offer.cloud, gpu, offer.tier) if word)
+    return " ".join(word for word in (offer.cloud, offer.gpus, offer.tier) if word)
 
 
 def _make_choice(candidate: Candidate, offer: Offer) -> Choice:

@@ -47,16 +47,20 @@ def render_plan_markdown(name: str, plan: Plan) -> str:
 
 
 def render_offline_markdown(
-    name: str, loaded: LoadedJob, summary: InputSummary, reason: str, policy: Sequence[Problem]
+    name: str, loaded: LoadedJob, summary: InputSummary | None, reason: str, policy: Sequence[Problem]
 ) -> str:
-    """What is known of a plan without asking a cloud; policy: what it removes as far as that can be told."""
+    """What is known of a plan without asking a cloud; summary None: nor was the input read, which is in S3.
+
+    policy: what it removes as far as that can be told.
+    """
     job = loaded.job
+    requests = summary.requests if summary else None
     lifetime_s = min(job.completion_window_s, (job.limits.max_hours or job.completion_window_s) * 3600)
     return (
         "\n\n".join(
             [
                 _render_head(name, "valid, without prices"),
-                _describe_requests(summary.requests, loaded.template.reference, job.endpoint, job.machines.replicas),
+                _describe_requests(requests, loaded.template.reference, job.endpoint, job.machines.replicas),
                 f"There are no offers and prices here: {_quote(reason)}. Whoever runs it sees them before anything is rented.",
                 _render_table(
                     ("candidate", "GPU", "tier", "regions", "at most USD/h"), _list_candidates(job.machines.candidates)
@@ -90,9 +94,14 @@ def _render_head(name: str, verdict: str) -> str:
     return f"### {_quote(name)}: {verdict}"
 
 
-def _describe_requests(requests: int, template: str, endpoint: str, replicas: int) -> str:
+def _describe_requests(requests: int | None, template: str, endpoint: str, replicas: int) -> str:
     machines = "1 machine" if replicas == 1 else f"{replicas} machines"
-    return f"**{requests:,}** requests to {_quote(endpoint)} with {_quote(template)} on {machines}."
+    counted = (
+        f"**{requests:,}** requests"
+        if requests is not None
+        else "Requests that were not counted, since the input is in S3,"
+    )
+    return f"{counted} to {_quote(endpoint)} with {_quote(template)} on {machines}."
 
 
 def _list_usd(plan: Plan) -> tuple[float, float, float]:
@@ -103,9 +112,10 @@ def _render_choices(plan: Plan) -> str:
     rows = []
     for rank, choice in enumerate(plan.choices[:_MOST_CHOICES], start=1):
         offer = choice.offer
-        gpu = offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
         stock = offer.stock.lower() if offer.available else "sold out"
-        rows.append((str(rank), offer.cloud, gpu, offer.tier, offer.region, f"{offer.price_usd_per_hour:.2f}", stock))
+        rows.append(
+            (str(rank), offer.cloud, offer.gpus, offer.tier, offer.region, f"{offer.price_usd_per_hour:.2f}", stock)
+        )
     table = _render_table(("try", "cloud", "GPU", "tier", "region", "USD/h", "stock"), rows)
     rest = len(plan.choices) - _MOST_CHOICES
     return f"{table}\n\nand {rest} more" if rest > 0 else table

@@ -50,10 +50,9 @@ def _render_choices(plan: Plan) -> Table:
     table = make_table("try", "cloud", "GPU", "tier", "region", "USD/h", "stock", right=("try", "USD/h"))
     for rank, choice in enumerate(plan.choices[:_MOST_CHOICES], start=1):
         offer = choice.offer
-        gpu = offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
         stock = offer.stock.lower() if offer.available else "sold out"
         price = f"{offer.price_usd_per_hour:.2f}"
-        table.add_row(str(rank), offer.cloud, gpu, offer.tier or "-", offer.region or "any", price, stock or "-")
+        table.add_row(str(rank), offer.cloud, offer.gpus, offer.tier or "-", offer.region or "any", price, stock or "-")
     rest = len(plan.choices) - _MOST_CHOICES
     if rest > 0:
         table.add_row("", f"and {rest} more")

@@ -43,6 +43,7 @@ def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0, on_notice: No
     """
     loaded = load_job(job_file)
     refuse_bad_output(loaded.job)
+    refuse_by_policy(loaded)
     refuse_taken_prefix(loaded.job)
     staged = stage_job(loaded)
     report = check_job_input(staged.loaded, line_limit)
@@ -110,6 +111,11 @@ def check_job_input(loaded: LoadedJob, line_limit: int = 0) -> InputReport:
         most_tokens=template.most_tokens,
         line_limit=line_limit,
     )
+
+
+def refuse_by_policy(loaded: LoadedJob) -> None:
+    """Raise PolicyError for a job that breaks a rule, before its input is fetched or a cloud is asked."""
+    PolicyGate(loaded, os.environ)
 
 
 def check_job_policy(loaded: LoadedJob) -> tuple[list[Problem], list[Problem]]:

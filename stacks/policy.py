@@ -219,7 +219,7 @@ def _describe_removed(verdict: tuple[str, str], index: int, offer: Offer) -> Rem
         why=why,
         candidate=index + 1,
         cloud=offer.cloud,
-        gpu=offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}",
+        gpu=offer.gpus,
         region=offer.region,
         price_usd_per_hour=offer.price_usd_per_hour,
     )

@@ -13,6 +13,7 @@ from providers.cloud import Offer
 from providers.gpus import resolve_gpu
 from providers.settings import load_cloud_settings
 from schemas.errors import PolicyError, Problem, SpecError
+from schemas.home_path import expand_home
 from schemas.job import Candidate, Job, LoadedJob
 from schemas.policy import Policy, load_policy
 from schemas.template import Template
@@ -31,8 +32,9 @@ def load_policy_in_force(environ: Mapping[str, str], project: Path = PROJECT) ->
     Raises SpecError for one that cannot be read, as a policy that is silently not there would protect nothing.
     """
     named = environ.get(_VARIABLE, "").strip()
-    path = Path(named).expanduser() if named else project / "policy.yaml"
-    if not named and not path.exists():
+    path = expand_home(named) if named else project / "policy.yaml"
+    # A link that leads nowhere is a policy that cannot be read.
+    if not named and not path.exists() and not path.is_symlink():
         return None
     policy = load_policy(path)
     _check_gpus(policy)

@@ -4,7 +4,8 @@
             └──> Machine i ──> Endpoint i ──> Engine i ─┴─> Join i        i = 0..N-1
     Done  (only under plain `pulumi up`)
 
-An arrow means: must exist before. Destroy runs it backwards, the Lease last.
+An arrow means: must exist before. Destroy runs it backwards, the Lease last. With limits.dead_man there is a DeadMan i
+between Endpoint i and Engine i.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _make_lease_inputs(plan: Plan, folder: RunFolder) -> LeaseInputs:
 def _is_batch_over(folder: RunFolder) -> bool:
     try:
         progress = msgspec.json.decode(folder.progress.read_bytes(), type=Progress)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return False
     return progress.state == "finished" or (progress.state == "stopped" and progress.stop_reason is not None)
 

@@ -9,13 +9,12 @@ import msgspec
 
 from providers.cloud import BillingCloud
 from providers.intents import make_offer_key
-from providers.lease import LEASE_FILE, load_lease
 from providers.open_clouds import open_clouds
 from schemas.errors import LeaseholdError
 from schemas.files import replace_file
 from schemas.status import Progress, Usage
 from stacks.experience import Measured, name_weights
-from stacks.ledger import LedgerEntry, read_ledger, sum_usd
+from stacks.ledger import LedgerEntry, read_closed_ledger, sum_usd
 from stacks.not_run import count_not_run
 from stacks.plan import Plan
 from stacks.run_folder import RunFolder
@@ -98,7 +97,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_receipt(folder: RunFolder, plan: Plan, now: float) -> Receipt:
     """Add everything up; asks clouds that tell for what they billed."""
-    entries = _close(read_ledger(folder), folder)
+    entries = read_closed_ledger(folder)
     progress = read_progress(folder)
     machines = tuple(_make_line(entry, plan, progress, now) for entry in entries)
     usd = sum_usd(entries, now)
@@ -191,21 +190,9 @@ def save_receipt(folder: RunFolder, receipt: Receipt) -> None:
 
 def load_receipt(folder: RunFolder) -> Receipt | None:
     """The receipt of a run that has ended, else None."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return msgspec.json.decode(folder.receipt.read_bytes(), type=Receipt)
     return None
-
-
-def _close(entries: Sequence[LedgerEntry], folder: RunFolder) -> list[LedgerEntry]:
-    """Machines that nobody saw go are gone at the latest when the lease's proof was made."""
-    proven_at = None
-    if (folder.root / LEASE_FILE).exists():
-        with contextlib.suppress(LeaseholdError):
-            proof = load_lease(folder.root).proof
-            proven_at = proof.proven_at if proof else None
-    return [
-        msgspec.structs.replace(entry, gone_at=entry.gone_at or proven_at) if proven_at else entry for entry in entries
-    ]
 
 
 def _make_line(entry: LedgerEntry, plan: Plan, progress: Progress | None, now: float) -> MachineReceipt:

@@ -64,7 +64,7 @@ def list_offers(plan: Plan, entries: Sequence[LedgerEntry]) -> tuple[OfferLine, 
         OfferLine(
             rank=rank,
             cloud=choice.offer.cloud,
-            gpu=name_gpu(choice.offer),
+            gpu=choice.offer.gpus,
             tier=choice.offer.tier,
             region=choice.offer.region,
             usd_per_hour=choice.offer.price_usd_per_hour,
@@ -79,10 +79,6 @@ def list_offers(plan: Plan, entries: Sequence[LedgerEntry]) -> tuple[OfferLine, 
 def name_offers(plan: Plan) -> dict[str, str]:
     """What a person calls each offer, by its key."""
     return {make_offer_key(each.offer): _name_offer(each.offer) for each in plan.choices}
-
-
-def name_gpu(offer: Offer) -> str:
-    return offer.gpu if offer.count == 1 else f"{offer.count} x {offer.gpu}"
 
 
 def list_facts(folder: RunFolder, plan: Plan, *, tell: Callable[[str], None]) -> tuple[FactGroup, ...]:
@@ -123,7 +119,8 @@ def _list_model(plan: Plan) -> list[Fact]:
 
 
 def _list_input(folder: RunFolder, plan: Plan, tell: Callable[[str], None]) -> list[Fact]:
-    size, digest = _hash_input(folder, str(plan.job.input), tell)
+    # What came from S3 was run from its copy in the run's folder.
+    size, digest = _hash_input(folder, folder.input if plan.staged else Path(plan.job.input), tell)
     taken = plan.taken_over
     return [
         Fact(name="File", value=str(plan.job.input), exact=True),
@@ -188,14 +185,14 @@ def _describe_money(limits: Limits) -> str:
     return whole if limits.boot_usd is None else f"{whole}, {limits.boot_usd:.2f} USD for machines that never work"
 
 
-def _hash_input(folder: RunFolder, path: str, tell: Callable[[str], None]) -> tuple[int | None, str]:
+def _hash_input(folder: RunFolder, path: Path, tell: Callable[[str], None]) -> tuple[int | None, str]:
     """Size and hash of the very bytes that were run: only while size and time are those that the dispatcher noted."""
     noted = _read_index_header(folder)
     if noted is None:
         tell("The input's hash: the dispatcher has left no note of the file that it read.")
         return None, ""
     try:
-        now = Path(path).stat()
+        now = path.stat()
     except OSError:
         tell("The input's hash: the file is not on this computer (any more).")
         return noted.size, ""
@@ -205,7 +202,7 @@ def _hash_input(folder: RunFolder, path: str, tell: Callable[[str], None]) -> tu
     if now.st_size > _MOST_HASHED_BYTES:
         tell("The input's hash: the file is too large to be read again for a report.")
         return noted.size, ""
-    return noted.size, _hash_file(Path(path))
+    return noted.size, _hash_file(path)
 
 
 def _read_index_header(folder: RunFolder) -> _IndexHeader | None:
@@ -224,7 +221,7 @@ def _hash_file(path: Path) -> str:
 
 
 def _name_offer(offer: Offer) -> str:
-    return " ".join(each for each in (offer.cloud, name_gpu(offer), offer.tier, offer.region) if each)
+    return " ".join(each for each in (offer.cloud, offer.gpus, offer.tier, offer.region) if each)
 
 
 def _join(values: Mapping[str, object]) -> str:

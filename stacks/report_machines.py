@@ -13,13 +13,10 @@ from typing import Literal
 import msgspec
 
 from providers.intents import Intent, load_intents
-from providers.lease import load_lease
-from providers.proof import Proof
-from schemas.errors import LeaseholdError
 from schemas.events import read_events
 from schemas.failure import Failure, read_failures
 from schemas.status import Event, Progress
-from stacks.ledger import LedgerEntry, read_ledger
+from stacks.ledger import LedgerEntry, read_closed_ledger
 from stacks.receipt import Receipt
 from stacks.run_folder import RunFolder
 
@@ -91,18 +88,8 @@ class MachineFinder:
 
 
 def load_entries(folder: RunFolder) -> tuple[LedgerEntry, ...]:
-    """The ledger by index and time, closed by the lease's proof: what nobody saw go is gone at the latest then."""
-    proof = load_proof(folder)
-    entries = sorted(read_ledger(folder), key=lambda entry: (entry.index, entry.created_at))
-    if proof is None:
-        return tuple(entries)
-    return tuple(msgspec.structs.replace(each, gone_at=each.gone_at or proof.proven_at) for each in entries)
-
-
-def load_proof(folder: RunFolder) -> Proof | None:
-    with contextlib.suppress(LeaseholdError, OSError):
-        return load_lease(folder.root).proof
-    return None
+    """The ledger by index and time, closed by the lease's proof."""
+    return tuple(sorted(read_closed_ledger(folder), key=lambda entry: (entry.index, entry.created_at)))
 
 
 def make_bars(

@@ -24,7 +24,7 @@ class RunProcesses(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_processes(folder: RunFolder) -> RunProcesses | None:
     """None when the run has no life cycle of its own (plain Pulumi), or has not got that far."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return msgspec.json.decode(folder.lifecycle.read_bytes(), type=RunProcesses)
     return None
 

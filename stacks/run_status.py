@@ -78,14 +78,14 @@ class StatusWriter:
 
 def read_progress(folder: RunFolder) -> Progress | None:
     """What the dispatcher last said; None before it has said anything."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return msgspec.json.decode(folder.progress.read_bytes(), type=Progress)
     return None
 
 
 def read_status(folder: RunFolder) -> Status | None:
     """The last written status; None before the life cycle has started."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return msgspec.json.decode(folder.status.read_bytes(), type=Status)
     return None
 

@@ -18,7 +18,8 @@ from stacks.console import WORDS, print_data, print_line, print_text
 from stacks.dead_run import end_dead_run
 from stacks.display import render_summary
 from stacks.follow import follow_events, follow_run, request_cancel
-from stacks.job_writing import JobFlags, choose_job
+from stacks.job_flags import JobFlags
+from stacks.job_writing import choose_job
 from stacks.plan import Plan, load_plan
 from stacks.plan_view import render_plan
 from stacks.policy_view import tell_refusal

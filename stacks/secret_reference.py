@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from schemas.errors import CredentialError
+from schemas.home_path import expand_home
 
 
 def load_secret(reference: str, *, environ: Mapping[str, str], get_config: Callable[[str], str | None]) -> str:
@@ -18,7 +19,7 @@ def load_secret(reference: str, *, environ: Mapping[str, str], get_config: Calla
             environ.get(name, "").strip(), f"the environment variable {name} is not set", f"export {name}=..."
         )
     if kind == "file":
-        path = Path(name).expanduser()
+        path = expand_home(name)
         what = f"the secret's file {path} is missing, empty or no text"
         return _require(_read_file(path), what, "Write the secret into it, mode 0600.")
     if kind == "pulumi":

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from schemas.home_path import expand_home
 from schemas.template import ModelSource
 from stacks.estimate import TokenCount
 from stacks.span import Span
@@ -32,7 +33,7 @@ class _Line(msgspec.Struct):
 def find_tokenizer(source: ModelSource, environ: Mapping[str, str]) -> Path | None:
     """The tokenizer.json of a template's model: where tokenizer_path says, beside local weights, or in the hub's cache."""
     for name in (source.tokenizer_path, source.uri):
-        path = Path(name).expanduser()
+        path = expand_home(name)
         if not name or name.startswith("builtin:"):
             continue
         if path.name == "tokenizer.json" and path.is_file():
@@ -111,7 +112,7 @@ def _count_line(line: bytes, encode: Any) -> tuple[int, int] | None:
     try:
         raw = bytes(msgspec.json.decode(line, type=_Line).body)
         body = msgspec.json.decode(raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     texts = list(_find_texts(body))
     tokens = sum(len(encode(text, add_special_tokens=False).ids) for text in texts)

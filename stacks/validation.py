@@ -20,8 +20,7 @@ from schemas.yaml_source import Document, load_document
 from stacks.console import WORDS, print_data
 from stacks.github import render_annotation
 from stacks.machine_check import find_machine_problems
-from stacks.planning import check_job_policy
-from stacks.policy_gate import is_policy_problem
+from stacks.policy_gate import is_policy_problem, list_policy_problems
 
 # Bad lines of one kind that are shown one by one; the rest of their kind is counted.
 _SHOWN = 3
@@ -50,13 +49,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.problems) + self.omitted
 
 
-def report_problems(jobs: Sequence[Path], *, as_json: bool, as_github: bool = False) -> int:
+def report_problems(jobs: Sequence[Path], environ: Mapping[str, str], *, as_json: bool, as_github: bool = False) -> int:
     """Check every job, or template; 0 when all are good, 5 when only the policy refuses, else 2."""
     if not jobs:
         raise SpecError("name at least one job", fix="./inv validate jobs/demo.yaml")
     if as_json and as_github:
         raise SpecError("--json and --github exclude each other", fix="Keep one of the two.")
-    reports = [_check(job) for job in jobs]
+    reports = [_check(job, environ) for job in jobs]
     if as_json:
         print_data(reports)
     for report in () if as_json else reports:
@@ -72,7 +71,7 @@ def report_problems(jobs: Sequence[Path], *, as_json: bool, as_github: bool = Fa
     return PolicyError.exit_code if by_policy else SpecError.exit_code
 
 
-def _check(path: Path) -> Report:
+def _check(path: Path, environ: Mapping[str, str]) -> Report:
     document = load_document(path).document
     if document is not None and "spec" in document.data and "machines" not in document.data:
         return _check_template(path)
@@ -80,7 +79,7 @@ def _check(path: Path) -> Report:
     own = [*reading.problems, *(find_machine_problems(reading.loaded) if reading.loaded else ())]
     found = _check_input(reading)
     bad_lines = found.problems if isinstance(found, InputReport) else tuple(found)
-    refused, removed = check_job_policy(reading.loaded) if reading.loaded else ([], [])
+    refused, removed = list_policy_problems(reading.loaded, environ) if reading.loaded else ([], [])
     problems = merge_problems(own, refused) + bad_lines
     in_s3 = reading.loaded is not None and is_object_address(reading.loaded.job.input)
     report = Report(job=str(path), ok=not problems, problems=problems, input_checked=not in_s3)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from providers.http_client import read_version
-from providers.settings import is_loopback
+from schemas.loopback import is_loopback
 
 TRY_TIMEOUT_S = 5.0
 
@@ -42,6 +42,7 @@ def find_flaw(url: str) -> str:
     try:
         parts = urlsplit(url)
         host = parts.hostname
+        (host or "").encode("idna")  # a name such as `a..b` is none, which would be an error only when it is sent
         is_whole = parts.scheme in ("http", "https") and bool(host) and (parts.port or 1) > 0
     except ValueError:
         is_whole = False

@@ -5,6 +5,7 @@ tests/journeys/test_workflow_flows.py runs their shell steps.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -117,3 +118,19 @@ def test_a_workflow_keeps_to_githubs_own_schema(path: Path) -> None:
     done = subprocess.run([*command, "--default-filetype", "yaml", path], capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stdout
+
+
+def test_two_jobs_of_one_name_are_two_runs(tmp_path: Path) -> None:
+    run = load(ROOT / ".github" / "workflows" / "jobs.yaml")["jobs"]["run"]
+    step = next(step for step in run["steps"] if step.get("name") == "name the run")
+    assert step["env"] == {"JOB": "${{ matrix.job }}", "INDEX": "${{ strategy.job-index }}"}
+
+    for index, job in enumerate(["jobs/a/tickets.yaml", "jobs/b/tickets.yaml", "jobs/$(touch x) ü.yaml"]):
+        environ = {"JOB": job, "INDEX": str(index), "GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "1"}
+        environ |= {"GITHUB_ENV": str(tmp_path / "env"), "PATH": os.environ["PATH"]}
+        subprocess.run(["bash", "-e", "-c", step["run"]], env=environ, cwd=tmp_path, check=True, timeout=20)
+
+    names = (tmp_path / "env").read_text().splitlines()
+    assert names[:2] == ["RUN=ci-7-1-0-tickets", "RUN=ci-7-1-1-tickets"]
+    assert re.fullmatch(r"RUN=ci-7-1-2-[A-Za-z0-9_.-]+", names[2])
+    assert [path.name for path in tmp_path.iterdir()] == ["env"]

@@ -38,7 +38,7 @@ def _find_comment(environ: Mapping[str, str], path: str) -> int | None:
         comments = _call(environ, "GET", f"{path}?per_page={_PAGE}&page={page}")
         for comment in comments:
             # Anybody may write our marker; only what the workflow's own account wrote is ours to edit.
-            is_ours = comment.get("user", {}).get("type") == "Bot"
+            is_ours = (comment.get("user") or {}).get("type") == "Bot"  # null: the account is gone
             if is_ours and str(comment.get("body", "")).startswith(MARKER):
                 return int(comment["id"])
         if len(comments) < _PAGE:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from schemas.job import load_job
+from stacks.run_folder import PROJECT
+from stacks.start import prepare_run
 from tests.journeys.emulated_clouds import ON_LAMBDA, ON_RUNPOD, EmulatedClouds, open_emulated_clouds
 from tests.journeys.workshop import Workshop
 
@@ -86,14 +89,24 @@ def test_a_price_above_the_limit_is_exit_5_with_the_nearest_offers(clouds: Emula
     assert "the nearest in USD: lambda A10 at 1.29, runpod H100-SXM secure at 2.99" in done.stderr
 
 
-@pytest.mark.parametrize("job", ["runpod-h100.yaml", "lambda-a10.yaml", "either.yaml"])
-def test_the_jobs_that_are_shipped_can_be_planned(clouds: EmulatedClouds, job: str) -> None:
+def test_every_job_that_is_shipped_and_rents_can_be_planned(
+    clouds: EmulatedClouds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, since starting one for each of them would take the time of a run."""
     clouds.open("runpod", "lambda")
-    planned = clouds.workshop.inv("plan", str(clouds.workshop.root_job(job)), "--json")
+    for name, value in clouds.workshop.environment.items():
+        monkeypatch.setenv(name, value)
+    shipped = sorted((PROJECT / "jobs").glob("*.yaml"))
+    renting = [path for path in shipped if load_job(path).job.costs_money]
 
-    assert planned.returncode == 0, planned.stderr
-    plan = json.loads(planned.stdout)
-    assert plan["choices"] and all(choice["offer"]["available"] for choice in plan["choices"][:1])
+    plans = {path.name: prepare_run(path) for path in renting}
+
+    assert {"runpod-h100.yaml", "lambda-a10.yaml", "either.yaml"} <= set(plans)
+    sold_out = [name for name, plan in plans.items() if not plan.choices[0].offer.available]
+    assert sold_out == []
+    assert {cloud for plan in plans.values() for cloud in plan.clouds} == {"runpod", "lambda"}
+    over = [name for name, plan in plans.items() if plan.estimate.likely_usd > (plan.job.limits.max_usd or 0)]
+    assert over == []
 
 
 def test_offers_shows_every_cloud_with_prices_and_stock(clouds: EmulatedClouds) -> None:

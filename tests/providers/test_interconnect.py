@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from providers.cloud import Need, Offer
-from providers.gpus import load_table
-from providers.interconnect import find_interconnect
+from providers.gpus import load_table, resolve_gpu
+from providers.interconnect import find_interconnect, is_connected, list_connected_models
 from providers.local import LocalCloud
 from schemas.errors import SpecError
 from schemas.job import Candidate
@@ -53,6 +53,30 @@ def test_no_name_of_the_table_contradicts_it() -> None:
             expected = "nvlink" if "SXM" in words else "pcie" if "PCI" in words else None
             assert expected in (None, find_interconnect(name, spelling)), spelling
         assert set(model.pcie) <= {*model.runpod, *model.lambda_types}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpu_id", "has_nvlink"),
+    [
+        ("B200", "NVIDIA B200", True),
+        ("H100-SXM", "NVIDIA H100 80GB HBM3", True),
+        ("H100-NVL", "gpu_1x_h100_nvl", True),
+        ("H100-PCIE", "gpu_1x_h100_pcie", False),
+        ("A100-40GB", "gpu_8x_a100", True),
+        ("A100-40GB", "gpu_1x_a100_pcie", False),
+        ("A10", "gpu_1x_a10", False),
+    ],
+)
+def test_a_board_is_connected_as_the_clouds_table_says(gpu: str, gpu_id: str, has_nvlink: bool) -> None:
+    assert is_connected(gpu, gpu_id, "nvlink") is has_nvlink
+    assert is_connected(gpu, gpu_id, "pcie") is not has_nvlink
+    assert is_connected(gpu, gpu_id, "")
+
+
+def test_a_familys_models_are_narrowed_and_one_with_boards_of_both_kinds_stays_in_both() -> None:
+    assert list_connected_models(resolve_gpu("H100"), "pcie") == ["H100-PCIE"]
+    assert list_connected_models(resolve_gpu("A100"), "nvlink") == ["A100-SXM-80GB", "A100-40GB"]
+    assert "A100-PCIE-80GB" in list_connected_models(resolve_gpu("A100"), "pcie")
 
 
 def make_entry(id: str, name: str, memory: int, price: float) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def test_revoking_twice_keeps_the_first_moment(tmp_path: Path) -> None:
         (b'{"version": 1, "run": "r1", "tok', r"is torn(.|\n)*inv release"),
         (b"", "is torn"),
         (b'{"version": 1}', "is torn"),
+        (b'{"version": 1, "run": "r\xff1"}', "is torn"),
         (b'{"version": 2, "something": "new"}', "newer Leasehold .version 2"),
         (None, r"is missing(.|\n)*may be alive"),
     ],

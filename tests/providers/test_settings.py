@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from providers.secret import Secret
-from providers.settings import LAMBDA_URL, RUNPOD_URL, CloudSettings, is_loopback, load_cloud_settings, require_key
+from providers.settings import LAMBDA_URL, RUNPOD_URL, CloudSettings, load_cloud_settings, require_key
 from schemas.errors import CredentialError, SpecError
 
 
@@ -108,20 +108,3 @@ def test_a_secret_is_shown_nowhere() -> None:
     assert secret.reveal() == "rpa_1"
     with pytest.raises(TypeError):
         pickle.dumps(settings)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://127.0.0.1:1/v2", True),
-        ("http://127.9.9.9", True),
-        ("http://[::1]:80", True),
-        ("http://localhost/x", True),
-        ("https://api.runpod.io/v2", False),
-        ("http://127.0.0.1.evil.test", False),
-        ("http://10.0.0.1", False),
-        ("http://localhost.evil.test", False),
-    ],
-)
-def test_only_this_computer_is_loopback(url: str, expected: bool) -> None:
-    assert is_loopback(url) is expected

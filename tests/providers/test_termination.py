@@ -137,9 +137,10 @@ def test_what_is_not_seen_to_be_gone_is_on_the_list_with_its_price_until_it_is(
     assert retry_unconfirmed(run_dir, {"a": cloud}, clock=cloud.clock) == ()
 
 
-def test_the_list_survives_a_cut_off_line(cloud: ScriptedCloud, run_dir: Path) -> None:
+@pytest.mark.parametrize("torn", [b'{"version": 1, "ti', b'{"version": 1, "cloud": "\xe2\x82"}'])
+def test_the_list_survives_a_cut_off_line(cloud: ScriptedCloud, run_dir: Path, torn: bytes) -> None:
     with (run_dir / "unconfirmed.jsonl").open("wb") as file:
-        file.write(b'{"version": 1, "ti')
+        file.write(torn)
     cloud.delete_lag_s = 100
 
     give(run_dir, cloud)

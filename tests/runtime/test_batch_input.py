@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,12 @@ def test_every_request_is_found_where_it_is(tmp_path: Path, lines: list[bytes], 
         assert body in line
     repeats = sum(problem.code == "duplicate_custom_id" for problem in report.problems)
     assert repeats == len(good) - len(set(good))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "input.jsonl")
+
+    with pytest.raises(SpecError, match="a pipe or a device") as caught:
+        check_input(tmp_path / "input.jsonl", endpoint="/v1/chat/completions", model="")
+
+    assert "cat " in caught.value.fix

@@ -49,7 +49,7 @@ def test_a_damaged_line_hides_no_other(tmp_path: Path) -> None:
     path = tmp_path / "e"
     append_event(path, "planner", "first", "1")
     with path.open("ab") as file:
-        file.write(b'{"time": \n\xff\xfe\n[]\n')
+        file.write(b'{"time": \n\xff\xfe\n[]\n{"time": "t\xe2\x82"}\n')
     append_event(path, "planner", "second", "2")
 
     assert [event.event for event, _ in read_events(path)] == ["first", "second"]

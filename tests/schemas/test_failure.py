@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from schemas.errors import MachineFailed, NoCapacity
 from schemas.failure import read_failures, record_failure
 
@@ -30,9 +32,10 @@ def test_without_a_file_nothing_failed(tmp_path: Path) -> None:
     assert read_failures(tmp_path / "none") == []
 
 
-def test_a_torn_line_hides_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [b'{"time": "x", "st', b'{"time": "x\xe2\x82"}'])
+def test_a_torn_line_hides_no_other(tmp_path: Path, torn: bytes) -> None:
     record_failure(tmp_path / "f", step="machine", index=0, attempt=1, error=NoCapacity("none"))
     with (tmp_path / "f").open("ab") as file:
-        file.write(b'{"time": "x", "st')
+        file.write(torn)
 
     assert [failure.index for failure in read_failures(tmp_path / "f")] == [0]

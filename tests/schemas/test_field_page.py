@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shutil
 import subprocess
@@ -78,7 +79,7 @@ def test_every_example_begins_with_the_line_that_editors_read() -> None:
 def test_every_example_validates(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     as_jobs, as_templates = write_examples(jobs)
 
-    code = report_problems([*as_jobs, *as_templates], as_json=False)
+    code = report_problems([*as_jobs, *as_templates], os.environ, as_json=False)
 
     assert code == 0, capsys.readouterr().err
     assert as_jobs and as_templates

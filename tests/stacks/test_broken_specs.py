@@ -6,6 +6,7 @@ The tables of single mistakes in a job and in a template are those of tests/sche
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def write_case(folder: Path, job: str = JOB, template: str = TEMPLATE, lines: st
 
 def find(path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """What validate tells as data; asserts what holds for each of its problems."""
-    code = report_problems([path], as_json=True)
+    code = report_problems([path], os.environ, as_json=True)
     (found,) = json.loads(capsys.readouterr().out)
     problems: list[dict[str, Any]] = found["problems"]
     assert code == (2 if problems else 0)
@@ -242,7 +243,7 @@ def check_any(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def find_any(path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    code = report_problems([path], as_json=True)
+    code = report_problems([path], os.environ, as_json=True)
     (found,) = json.loads(capsys.readouterr().out)
     problems: list[dict[str, Any]] = found["problems"]
     assert code == (2 if problems or found["omitted"] else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -130,3 +131,23 @@ def test_outside_of_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.
 
     with pytest.raises(SpecError, match="not a git repository"):
         report_changed_jobs("main", affected=False, as_json=False)
+
+
+def test_paths_that_are_no_text_stop_nothing_but_a_job_with_one_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(root, "init", "-q", "-b", "main")
+    git(root, "commit", "-qm", "base", "--allow-empty")
+    (root / "jobs" / "templates" / "small-1.yaml").rename(root / os.fsdecode(b"notes-\xff.txt"))
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "mine")
+    monkeypatch.chdir(root)
+
+    report_changed_jobs("HEAD~1", affected=True, as_json=True)
+
+    assert json.loads(capsys.readouterr().out) == ["jobs/a.yaml", "jobs/nightly/b.yml"]
+    for name in (b"x\xff.yaml", b"two\nlines.yaml"):
+        odd = os.fsdecode(b"jobs/" + name)
+        (root / odd).write_text("version: 1\n")
+        with pytest.raises(SpecError, match="cannot be printed"):
+            find_changed_jobs(root, {odd}, affected=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -25,7 +27,7 @@ def estimate(
     gpus: int = 1,
     price: float = 2.0,
     max_usd: float | None = None,
-    max_hours: float | None = None,
+    max_hours: float = math.inf,
 ) -> Estimate:
     offer = make_h100("US-1", price, count=gpus) if gpus else make_offer()
     base = make_template()
@@ -55,7 +57,7 @@ def make_basis(work: Span, speed: Span, boot_minutes: Span, release_minutes: flo
     st.integers(0, 8),
     st.floats(0, 100),
     st.none() | st.floats(0.01, 1000),
-    st.none() | st.floats(0.01, 100),
+    st.just(math.inf) | st.floats(0.01, 100),
 )
 def test_low_is_never_above_likely_nor_likely_above_high(
     summary: InputSummary, replicas: int, gpus: int, price: float, max_usd: float | None, max_hours: float | None
@@ -100,7 +102,7 @@ def test_little_work_on_a_fast_machine_is_low_and_much_on_a_slow_one_high() -> N
         release_minutes=3,
     )
 
-    made = make_estimate(basis, replicas=2, usd_per_hour=1.5, max_usd=None, max_hours=None)
+    made = make_estimate(basis, replicas=2, usd_per_hour=1.5, max_usd=None, max_hours=math.inf)
 
     assert (made.low_hours, made.likely_hours, made.high_hours) == (0.225, 0.65, 2.25)
     assert (made.low_usd, made.likely_usd, made.high_usd) == (0.68, 1.95, 6.75)

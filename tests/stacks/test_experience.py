@@ -148,3 +148,11 @@ def test_history_reads_receipts_newest_first_and_passes_over_what_it_cannot_read
 
 def test_a_home_that_is_not_there_has_no_history(tmp_path: Path) -> None:
     assert load_history(tmp_path / "nowhere") == ()
+
+
+def test_a_receipt_that_is_no_text_teaches_nothing(tmp_path: Path) -> None:
+    folder = open_run("r", tmp_path)
+    folder.root.mkdir(parents=True)
+    folder.receipt.write_bytes(b'{"measured": {"run": "\xff"}}')
+
+    assert load_history(tmp_path) == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from schemas.errors import LeaseholdError, LimitError, NoCapacity, SpecError
@@ -139,3 +140,30 @@ def test_what_never_started_is_told_with_its_reason() -> None:
     result = turn.sum_up()
 
     assert (result.run, result.state, result.exit_code, result.message) == ("", "not started", 11, "no offer is left")
+
+
+def test_machines_that_may_be_left_hold_back_all_that_their_job_may_spend() -> None:
+    turns = [make_turn("a", 5), make_turn("b", 5)]
+    start(turns[0])
+    end(turns[0], 0.5)
+    assert turns[0].status is not None
+    turns[0].status = msgspec.structs.replace(turns[0].status, released="unverified")
+
+    assert pick_next(turns, parallel=2, max_usd=9.0) is None
+    assert find_hopeless(turns, max_usd=9.0) is not None
+    turns[0].status = msgspec.structs.replace(turns[0].status, released="verified")
+    assert pick_next(turns, parallel=2, max_usd=9.0) is turns[1]
+
+
+def test_a_job_whose_file_was_changed_while_it_waited_is_not_what_was_agreed_to() -> None:
+    turn = make_turn("a", 5, output="/results/a")
+    assert turn.plan is not None
+    again = msgspec.structs.replace(turn.plan, created_at=turn.plan.created_at + 600)
+
+    turn.renew_plan(again)
+    assert turn.plan is again
+    for changed in (make_turn("a", 500, output="/results/a"), make_turn("a", 5, output="/results/b")):
+        assert changed.plan is not None
+        with pytest.raises(SpecError, match="changed while it waited"):
+            turn.renew_plan(changed.plan)
+        assert turn.plan is again

@@ -12,7 +12,8 @@ import pytest
 from schemas.errors import SpecError
 from schemas.job import PROJECT_TEMPLATES, LoadedJob, load_job
 from schemas.job_skeleton import VLLM_VERSION
-from stacks.job_writing import JobFlags, choose_job, render_example
+from stacks.job_flags import JobFlags
+from stacks.job_writing import choose_job, render_example
 
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
 
@@ -250,6 +251,14 @@ def test_an_example_of_a_model_is_a_right_job(here: Path, model: str) -> None:
         ("qwen2-5-7b", JobFlags(model=QWEN), "exclude each other"),
         ("nobody", JobFlags(), "nobody"),
         ("bge-m3", JobFlags(endpoint="/v1/completions"), "does not serve /v1/completions"),
+        ("bge-m3", JobFlags(cloud="moon"), "no cloud 'moon'"),
+        ("bge-m3", JobFlags(cloud="local"), "needs a GPU"),
+        ("bge-m3", JobFlags(gpu="H1000"), "no GPU is called"),
+        ("tiny-chat", JobFlags(gpu="H100"), "runs on this computer"),
+        ("tiny-chat", JobFlags(cloud="lambda"), "runs on this computer"),
+        ("", JobFlags(name="My: job"), "cannot be a job's name"),
+        ("", JobFlags(cloud="lambda"), "--cloud needs --template or --model"),
+        ("", JobFlags(endpoint="/v1/x"), "no endpoint '/v1/x'"),
     ],
 )
 def test_an_example_that_cannot_be_is_refused(template: str, flags: JobFlags, words: str) -> None:
@@ -257,3 +266,9 @@ def test_an_example_that_cannot_be_is_refused(template: str, flags: JobFlags, wo
         render_example(template=template, flags=flags)
 
     assert words in str(caught.value)
+
+
+def test_addresses_in_s3_are_written_as_they_are(here: Path) -> None:
+    _, loaded = choose(here, input="s3://bucket/in.jsonl", output="s3://bucket/out/")
+
+    assert (loaded.job.input, loaded.job.output) == ("s3://bucket/in.jsonl", "s3://bucket/out/")

@@ -298,6 +298,7 @@ IMPOSSIBLE = [
     (NotifyTarget(type="webhook", url="env:NOT_SET"), "NOT_SET is not set"),
     (NotifyTarget(type="webhook", url="https://hooks.example.org/x", secret="env:NOT_SET"), "NOT_SET is not set"),
     (NotifyTarget(type="webhook", url="env:ODD"), "it holds no http address"),
+    (NotifyTarget(type="webhook", url="env:NO_HOST"), "it holds no http address"),
     (NotifyTarget(type="slack", url="env:PLAIN"), "the address is not https"),
     (NotifyTarget(type="slack", url="env:USER"), "holds a user or password"),
     (NotifyTarget(type="slack", url="file:/does/not/exist"), "missing, empty or no text"),
@@ -310,6 +311,7 @@ def test_a_target_that_cannot_be_told_is_an_event_and_no_failure(
 ) -> None:
     addresses = {
         "ODD": "hidden-part",
+        "NO_HOST": "https://a..b/hidden-part",
         "PLAIN": "http://hooks.example.org/hidden-part",
         "USER": "https://u:hidden-part@hooks.example.org/",
     }
@@ -398,3 +400,21 @@ def test_a_folder_that_cannot_be_written_ends_no_run(
 
     assert "notification_impossible" in {event for event, _ in read_all(folder)}
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_line_of_the_outbox_that_was_torn_within_a_letter_hides_no_other(folder: RunFolder) -> None:
+    path = folder.root / "notifications.jsonl"
+    outbox = Outbox(path)
+    first, second, third = (
+        make_notification(plan_telling(), make_status(message="fünf"), event, "now")
+        for event in ("finished", "released", "failed")
+    )
+    outbox.put(first)
+    outbox.put(second)
+    # The second line ends within its ü, and the next one goes on behind it.
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex("ü".encode()) + 1])
+    outbox.put(third)
+    outbox.put(third)
+
+    assert outbox.read()[0] == {first.id: first, third.id: third}

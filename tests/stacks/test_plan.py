@@ -10,6 +10,7 @@ import pytest
 
 from schemas.errors import LimitError, NoCapacity, SpecError
 from schemas.job import Candidate, Limits
+from stacks.estimate import InputSummary
 from stacks.plan import Plan, load_plan, save_plan
 from tests.stacks.run_files import make_h100, make_job, make_offer, make_summary, plan_for
 
@@ -161,3 +162,14 @@ def test_a_newer_plan_is_told_as_newer_even_if_its_fields_are_others(tmp_path: P
 
         with pytest.raises(SpecError, match="version 2"):
             load_plan(path)
+
+
+def test_the_time_of_an_estimate_ends_with_the_lease_whichever_limit_ends_it() -> None:
+    summary = InputSummary(requests=100_000, bytes=10**8, max_tokens_sum=10**8)
+    plans = [
+        plan_for(make_job(completion_window_s=7200, limits=Limits(max_hours=max_hours)), summary=summary)
+        for max_hours in (None, 1.0, 24.0)
+    ]
+
+    assert [plan.estimate.high_hours for plan in plans] == [2.0, 1.0, 2.0]
+    assert all("batch_expired" in plan.estimate.warnings[0] for plan in plans)

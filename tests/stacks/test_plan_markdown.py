@@ -128,3 +128,20 @@ def test_a_bad_job_is_told_and_fails(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not isinstance(caught.value, CredentialError)
     text = capsys.readouterr().out
     assert "refused, exit code 2" in text and "`5:33 " in text
+
+
+def test_without_keys_for_s3_a_good_job_is_told_to_be_valid_though_its_input_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    job = write_job(tmp_path, "lambda")
+    job.write_text(job.read_text().replace("input: input.jsonl", "input: s3://bucket/in.jsonl"))
+
+    print_plan_markdown(job, line_limit=0)
+
+    text = capsys.readouterr().out
+    assert "job.yaml`: valid, without prices" in text
+    assert "since the input is in S3" in text and "there are no keys for S3" in text

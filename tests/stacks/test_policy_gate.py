@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_validate_ends_with_5_and_names_each_rule_at_its_place(
 ) -> None:
     write_policy("max_usd_per_job: 4\nrequired_metadata: [team]")
 
-    assert report_problems([job], as_json=True) == LimitError.exit_code == 5
+    assert report_problems([job], os.environ, as_json=True) == LimitError.exit_code == 5
 
     (report,) = json.loads(capsys.readouterr().out)
     assert [(each["code"], each["line"]) for each in report["problems"]] == [
@@ -108,19 +109,19 @@ def test_validate_ends_with_2_when_the_job_has_mistakes_of_its_own_too(job: Path
     bad = job.with_name("bad.yaml")
     bad.write_text("version: 1\n")
 
-    assert report_problems([job, bad], as_json=True) == 2
+    assert report_problems([job, bad], os.environ, as_json=True) == 2
 
 
 def test_validate_warns_of_a_candidate_that_goes_and_refuses_when_none_is_left(
     job: Path, write_policy: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_policy("clouds: [local]")
-    assert report_problems([job], as_json=True) == 0
+    assert report_problems([job], os.environ, as_json=True) == 0
     (report,) = json.loads(capsys.readouterr().out)
     assert [(each["code"], each["line"]) for each in report["warnings"]] == [("policy.clouds", 9)]
 
     write_policy("clouds: [runpod]")
-    assert report_problems([job], as_json=True) == 5
+    assert report_problems([job], os.environ, as_json=True) == 5
     (report,) = json.loads(capsys.readouterr().out)
     assert [each["code"] for each in report["problems"]] == ["policy.clouds"]
     assert report["warnings"] == []
@@ -203,3 +204,21 @@ def test_a_job_that_stays_within_the_policy_loads_as_without_one(job: Path, writ
     gate = PolicyGate(load_job(job), {"LEASEHOLD_POLICY": str(job.parent / "rules.yaml")})
 
     assert gate.asked == load_job(job).job
+
+
+def test_a_policy_that_cannot_be_found_is_an_error_and_no_freedom(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").symlink_to(tmp_path / "gone.yaml")
+
+    for environ in ({}, {"LEASEHOLD_POLICY": "~no-such-user-here/policy.yaml"}):
+        with pytest.raises(SpecError, match="the policy has 1 mistake"):
+            load_policy_in_force(environ, tmp_path)
+
+
+def test_a_job_that_is_refused_fetches_nothing(job: Path, write_policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_policy("max_usd_per_job: 1")
+    job.write_text(JOB.replace("input: input.jsonl", "input: s3://bucket/in.jsonl"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(PolicyError, match="max_usd_per_job"):
+        draw_up_plan(job, run="r")

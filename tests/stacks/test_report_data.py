@@ -8,8 +8,10 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from runtime.output_prefix import InputObject
 from schemas.errors import NoCapacity
 from schemas.failure import record_failure
 from stacks.report_data import Report, make_report
@@ -332,6 +334,20 @@ def test_what_was_expected_stands_beside_what_came(tmp_path: Path) -> None:
 
 
 # What was run
+
+
+def test_of_an_input_from_s3_the_copy_that_was_run_has_the_hash(tmp_path: Path) -> None:
+    folder, plan = make_run(tmp_path, input="s3://bucket/in.jsonl")
+    staged = InputObject(address="s3://bucket/in.jsonl", size=6, etag="e")
+    folder.plan.write_bytes(msgspec.json.encode(msgspec.structs.replace(plan, staged=staged)))
+    folder.input.write_text("hello\n")
+    header = {"size": 6, "modified_ns": folder.input.stat().st_mtime_ns, "lines": 1}
+    (folder.root / "input.index").write_bytes(json.dumps(header).encode().ljust(4096))
+
+    facts = {fact.name: fact.value for group in read(folder).facts for fact in group.facts}
+
+    assert facts["File"] == "s3://bucket/in.jsonl"
+    assert facts["SHA-256"] == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
 
 def test_the_input_has_its_hash_only_while_it_is_what_was_read(tmp_path: Path) -> None:

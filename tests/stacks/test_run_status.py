@@ -161,3 +161,11 @@ def test_a_run_under_plain_pulumi_has_a_status_after_its_release(folder: RunFold
 
     assert msgspec.json.decode(folder.status.read_bytes(), type=Status) == status
     assert status.run == folder.run
+
+
+def test_files_that_are_no_text_are_as_none(folder: RunFolder) -> None:
+    folder.status.write_bytes(b'{"run": "\xff"}')
+    folder.progress.write_bytes(b'{"state": "\xff"}')
+
+    assert read_status(folder) is None
+    assert read_progress(folder) is None

@@ -168,3 +168,13 @@ def test_the_real_package_counts_the_same(tmp_path: Path) -> None:
     counted = count_tokens(tmp_path / "in.jsonl", write_tokenizer(tmp_path), total_bytes=total)
 
     assert counted is not None and counted.tokens.likely == pytest.approx(6 + 3 + 2 * (4 + 3))
+
+
+def test_a_line_that_cannot_be_read_is_left_out_of_the_sample(tmp_path: Path, splitter: None) -> None:
+    total = write_batch(tmp_path / "x.jsonl", "a drill")
+    with (tmp_path / "x.jsonl").open("ab") as file:
+        file.write(b'{"body": "\xff"}\n{"body": ' + b"[" * 5000 + b"]" * 5000 + b"}\n")
+
+    count = count_tokens(tmp_path / "x.jsonl", write_tokenizer(tmp_path), total_bytes=total)
+
+    assert count is not None and "on 1 lines" in count.words

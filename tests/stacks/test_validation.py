@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +43,7 @@ def write(folder: Path, *lines: str, job: str = JOB, name: str = "job.yaml") -> 
 
 
 def report(capsys: pytest.CaptureFixture[str], *jobs: Path) -> tuple[int, list[dict[str, object]]]:
-    code = report_problems(jobs, as_json=True)
+    code = report_problems(jobs, os.environ, as_json=True)
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -107,7 +110,7 @@ def test_bad_lines_of_one_kind_are_shown_three_times_and_then_counted(
     other = make_line("a", model="other")
     job = write(tmp_path, *["{"] * 5, other, *["{"] * 245, other.replace('"a"', '"b"'))
 
-    assert report_problems([job], as_json=False) == 2
+    assert report_problems([job], os.environ, as_json=False) == 2
 
     words = capsys.readouterr().err
     assert words.count("not valid JSON") == 3
@@ -159,7 +162,7 @@ def test_annotations_for_github_name_file_line_and_column(
     monkeypatch.chdir(tmp_path)
     job = write(tmp_path, make_line("a"), make_line("b", model="50%, or\n::more"), job=JOB.replace("@1.0.0", "@v2"))
 
-    assert report_problems([job], as_json=False, as_github=True) == 2
+    assert report_problems([job], os.environ, as_json=False, as_github=True) == 2
 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
@@ -182,7 +185,7 @@ def test_warnings_are_annotations_of_a_job_that_is_good(
     monkeypatch.chdir(tmp_path)
     twice = JOB.replace("    - {cloud: local}\n", "    - {cloud: local}\n    - {cloud: local}\n")
 
-    assert report_problems([write(tmp_path, make_line("a"), job=twice)], as_json=False, as_github=True) == 0
+    assert report_problems([write(tmp_path, make_line("a"), job=twice)], os.environ, as_json=False, as_github=True) == 0
 
     assert capsys.readouterr().out.startswith("::warning file=job.yaml,line=10,col=7,title=repeated_entry::")
 
@@ -190,7 +193,7 @@ def test_warnings_are_annotations_of_a_job_that_is_good(
 def test_of_very_many_problems_github_is_told_the_number_of_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report_problems([write(tmp_path, *["{"] * 250)], as_json=False, as_github=True)
+    report_problems([write(tmp_path, *["{"] * 250)], os.environ, as_json=False, as_github=True)
 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 101
@@ -199,7 +202,7 @@ def test_of_very_many_problems_github_is_told_the_number_of_the_rest(
 
 def test_data_and_annotations_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="exclude each other"):
-        report_problems([write(tmp_path, make_line("a"))], as_json=True, as_github=True)
+        report_problems([write(tmp_path, make_line("a"))], os.environ, as_json=True, as_github=True)
 
 
 def test_everything_that_is_shipped_is_in_order_and_every_template_has_a_job(
@@ -299,11 +302,37 @@ def test_brackets_in_a_line_are_shown_as_they_are(tmp_path: Path, capsys: pytest
     folder = tmp_path / "[red]"
     folder.mkdir()
 
-    report_problems([write(folder, make_line("a"))], as_json=False)
+    report_problems([write(folder, make_line("a"))], os.environ, as_json=False)
 
     assert "[red]/job.yaml: ok, 1 requests" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_no_job_at_all_is_a_mistake() -> None:
     with pytest.raises(SpecError, match="name at least one job"):
-        report_problems([], as_json=False)
+        report_problems([], os.environ, as_json=False)
+
+
+def test_validate_loads_no_client_of_a_cloud() -> None:
+    """It contacts nothing, and what it does not load costs neither memory nor time."""
+    code = "import sys, stacks.validation; print(sorted({'aiohttp', 'httpx', 'obstore', 'pulumi'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def test_receivers_are_checked_by_the_host_they_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    addresses = (
+        "http://localhost.evil.example/x",
+        "http://127.evil.example/x",
+        "http://127.0.0.1:8080/x",
+        "file:~no-such-user-here/x",
+    )
+    job = write(tmp_path, make_line("a"))
+    targets = "".join(f"  - {{type: webhook, url: {json.dumps(each)}}}\n" for each in addresses)
+    job.write_text(f"{job.read_text()}\nnotify:\n{targets}")
+
+    _, (found,) = report(capsys, job)
+
+    problems = found["problems"]
+    assert isinstance(problems, list)
+    assert [problem["code"] for problem in problems] == ["no_tls", "no_tls"]

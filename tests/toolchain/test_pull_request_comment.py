@@ -88,3 +88,10 @@ def test_it_needs_no_package() -> None:
     names = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
 
     assert names <= sys.stdlib_module_names
+
+
+def test_a_comment_of_an_account_that_is_gone_is_passed_over(github: FakeGitHub) -> None:
+    github.add("hello")["user"] = None
+
+    assert put(github, "one") == 0
+    assert [each["body"] for each in github.comments] == ["hello", f"{MARKER}\none"]
