@@ -21,6 +21,8 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
+_SLOW_MARKS = ("chaos", "engine", "wire")
+_UNIT = len(_SLOW_MARKS)
 _MARKS_WITH_EFFECTS = ("wire", "engine", "chaos", "live")
 _CREDENTIALS = ("RUNPOD_", "LAMBDA_CLOUD_", "AWS_", "HF_TOKEN", "LEASEHOLD_SSH_KEY_FILE", "AIBRIX_")
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -28,13 +30,23 @@ _numbers = itertools.count()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with real processes get a second and a third try: on a loaded computer one may miss a deadline.
+    """Slow files come first. Tests with real processes get a second and a third try: on a loaded computer one may miss a
+    deadline.
 
     Each such try shows as R and by name at the end; a test that fails every time fails. Unit tests have one try.
     """
+    ranks: dict[Path, int] = {}
     for item in items:
-        if any(item.get_closest_marker(mark) for mark in ("wire", "engine", "chaos")):
+        ranks[item.path] = min(_rank(item), ranks.get(item.path, _UNIT))
+    items.sort(key=lambda item: ranks[item.path])
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in _SLOW_MARKS):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
+
+
+def _rank(item: pytest.Item) -> int:
+    """By what a test of its kind takes, the longest first."""
+    return next((rank for rank, mark in enumerate(_SLOW_MARKS) if item.get_closest_marker(mark)), _UNIT)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-# Most tests wait for processes; a file stays with one worker, so that what its tests share is made once.
-_WORKERS = ["-n", "4", "--dist", "loadfile"]
+# Most tests wait for processes; a file stays with one worker, so that what its tests share is made once. Files go out in the
+# order of tests/conftest.py, the slow ones first, so that no worker is left alone with them at the end.
+_WORKERS = ["-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 # Failures, errors and tests that needed another try, by name; and why a test was skipped.
 _REPORT = ["-rfERs"]
 

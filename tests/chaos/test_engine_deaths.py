@@ -168,7 +168,8 @@ def test_a_release_killed_in_mid_destroy_is_finished_by_the_next(workshop: Works
 
 
 def test_release_of_a_live_run_cancels_it_and_keeps_what_is_finished(workshop: Workshop) -> None:
-    run = workshop.start("run", str(workshop.write_job(**SLOW)), "--run", "live")
+    # More than a quick computer answers before the release is heard.
+    run = workshop.start("run", str(workshop.write_job(lines=3000, max_tokens=200)), "--run", "live")
     workshop.wait_for_answers("live", 10)
 
     release(workshop, "live")
@@ -177,7 +178,7 @@ def test_release_of_a_live_run_cancels_it_and_keeps_what_is_finished(workshop: W
     status = workshop.status("live")
     assert (status["state"], status["released"]) == ("cancelled", "verified")
     assert len(workshop.lines("live")) >= 10
-    assert len(set(read_ids(workshop, "live"))) == len(read_ids(workshop, "live")) == 300
+    assert len(set(read_ids(workshop, "live"))) == len(read_ids(workshop, "live")) == 3000
     workshop.wait_until_nothing_is_left()
 
 

@@ -101,7 +101,9 @@ def test_a_cloud_that_is_down_while_it_is_asked_to_end_machines_is_waited_for(
     workshop.wait_for("the revocation", lambda: '"lease_revoked"' in workshop.events(RUN), timeout_s=60)
     rented.emulator.set_fault("api_down")
     began = time.monotonic()
-    while time.monotonic() < began + outage_s:
+    # On a loaded computer it takes a while until it is asked at all.
+    while time.monotonic() < began + outage_s or count_faults(rented, "api_down") < MACHINES:
+        assert time.monotonic() < began + outage_s + 60, "nobody asked the cloud"
         assert run.poll() is None, "it ended while nobody could tell what was left"
         assert workshop.status(RUN)["released"] != "verified"
         time.sleep(0.1)
@@ -110,7 +112,6 @@ def test_a_cloud_that_is_down_while_it_is_asked_to_end_machines_is_waited_for(
     assert run.wait(60) == 0
 
     expect_proven(workshop, rented)
-    assert count_faults(rented, "api_down") >= MACHINES
 
 
 @usually_on("runpod")
