@@ -76,7 +76,7 @@ def require_key(key: Secret | None, *, variable: str, cloud: str, least_right: s
         raise CredentialError(
             f"{cloud} needs an API key, and {variable} is not set",
             where=variable,
-            fix=f"Make a key with at least: {least_right}; then `export {variable}=...`.",
+            fix=f"`export {variable}=...`; the least that it needs: {least_right}. (./inv emulate tries it without an account.)",
         )
     return key
 

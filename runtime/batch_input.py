@@ -66,6 +66,7 @@ class InputReport(msgspec.Struct, frozen=True, kw_only=True):
                 fix="Correct these lines and run it again.",
                 problems=self.problems,
                 omitted=self.problem_count - len(self.problems),
+                problem_counts=self.problem_counts,
             )
 
 
@@ -277,7 +278,7 @@ def _open_input(path: Path) -> Iterator[BinaryIO]:
             raise SpecError("the input is a pipe or a device, not a file", where=str(path), fix=fix)
         file = path.open("rb", buffering=_BUFFER_BYTES)
     except FileNotFoundError as error:
-        raise SpecError("there is no such input file", where=str(path), fix="Correct the job's `input`.") from error
+        raise SpecError("there is no such input file", where=str(path), fix="Correct the path of the input.") from error
     except IsADirectoryError as error:
         raise SpecError("the input is a folder, not a file", where=str(path), fix="Name a .jsonl file.") from error
     except OSError as error:

@@ -42,7 +42,8 @@ def is_passing(error: BaseException, *, is_multipart: bool = False) -> bool:
 def explain_failure(what: str, where: str, error: BaseException) -> LeaseholdError:
     """The error of our tree: 3 for keys and rights, 2 for what the job names wrongly, 4 for everything else."""
     code, status = find_code(error), _find_status(error)
-    if code in _KEY_TROUBLE or isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError) or (not code and status in (401, 403))
+    if code in _KEY_TROUBLE or refused:
         said = _KEY_TROUBLE.get(code, "access is denied")
         fix = "See AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; docs/s3.md lists the rights needed."
         return CredentialError(f"cannot {what} it: {said}", where=where, fix=fix)

@@ -76,6 +76,9 @@ def load_object_settings(environ: Mapping[str, str]) -> ObjectSettings:
         session_token=_choose_session_token(environ, profile),
         ca_file=environ.get("AWS_CA_BUNDLE", ""),
     )
+    if bool(settings.key_id) != bool(settings.secret):
+        missing = "AWS_SECRET_ACCESS_KEY" if settings.key_id else "AWS_ACCESS_KEY_ID"
+        raise CredentialError("half of the key for S3 is missing", where=missing, fix=f"Set {missing}, or neither.")
     if not (settings.key_id and settings.secret) and not _has_platform_keys(environ):
         raise CredentialError(
             "there are no keys for S3",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 SEARCH_POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
+PATIENCE_S = 3.0  # until a server that has never answered is told of
 STALL_S = 120.0
 TUNNEL_NEWS_S = 0.05  # when ssh dies, our sockets may hear of it before we do
 LEAVE_TIMEOUT_S = 5.0
@@ -76,6 +77,8 @@ class Replica:
         self._is_reachable = is_reachable
         self._slots: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._made_at = self._loop.time()
+        self._has_told = False
         self._paused_until = 0.0
         self._busy = Backoff(base_s=0.1, cap_s=2.0)
         self._probes = Backoff(base_s=0.1, cap_s=3.0)
@@ -238,6 +241,7 @@ class Replica:
             if await self._probe():
                 self._come_up()
             else:
+                self._tell_patience()
                 await asyncio.sleep(self._probes.next())
             return
         await self._poll_load()
@@ -250,6 +254,12 @@ class Replica:
 
     def _is_searching(self) -> bool:
         return self.window.is_searching and self.in_flight >= 0.9 * self.window.size
+
+    def _tell_patience(self) -> None:
+        """Once, for whoever typed a wrong address: nothing else would tell waiting from working."""
+        if self.state == "connecting" and not self._has_told and self._loop.time() - self._made_at > PATIENCE_S:
+            self._has_told = True
+            _log.warning("%s does not answer yet; it is asked again and again", self.name)
 
     async def _probe(self) -> bool:
         return self._is_reachable() and await self.transport.check_health(timeout_s=HEALTH_TIMEOUT_S) == "ok"

@@ -22,10 +22,14 @@ LeaseholdError                      1   unexpected
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
+
+# Problems of one kind that are shown one by one; the rest of their kind is counted, with the lines of so many.
+_SHOWN = 3
+_LISTED = 10
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         place = ":".join([self.file, *(str(number) for number in (self.line, self.column) if number)])
         code = f" [{self.code}]" if self.code else ""
         fix = f"\n    {self.fix}" if self.fix else ""
-        return f"{place}: {self.message}{code}{fix}"
+        return f"{place}: {self.message}{code}{fix}" if place else f"{self.message}{code}{fix}"
+
+
+def list_by_kind(problems: Sequence[Problem], counts: Mapping[str, int]) -> Iterator[str]:
+    """Problems as text; of each kind in `counts` the first three, how many more there are, and in which lines."""
+    yield from (str(problem) for problem in problems if problem.code not in counts)
+    for code, count in counts.items():
+        same = [problem for problem in problems if problem.code == code]
+        yield from map(str, same[:_SHOWN])
+        rest = count - len(same[:_SHOWN])
+        if rest:
+            numbers = ", ".join(f"{problem.line}" for problem in same[_SHOWN : _SHOWN + _LISTED])
+            where = f": lines {numbers}{', ...' if rest > _LISTED else ''}" if numbers else ""
+            yield f"... and {rest:,} more [{code}]{where}"
 
 
 class LeaseholdError(Exception):
@@ -66,15 +83,25 @@ class SpecError(LeaseholdError):
     exit_code = 2
 
     def __init__(
-        self, what: str, *, where: str = "", fix: str = "", problems: Sequence[Problem] = (), omitted: int = 0
+        self,
+        what: str,
+        *,
+        where: str = "",
+        fix: str = "",
+        problems: Sequence[Problem] = (),
+        omitted: int = 0,
+        problem_counts: Mapping[str, int] = {},
     ) -> None:
         super().__init__(what, where=where, fix=fix)
         self.problems = tuple(problems)
         self.omitted = omitted
+        self.problem_counts = problem_counts
 
     def __str__(self) -> str:
-        lines = [super().__str__(), *(f"  {problem}" for problem in self.problems)]
-        if self.omitted:
+        """problem_counts, the number of problems of each code, lets many of one kind be told by the first."""
+        shown = list_by_kind(self.problems, self.problem_counts)
+        lines = [super().__str__(), *(f"  {line}" for line in shown)]
+        if self.omitted and not self.problem_counts:
             lines.append(f"  ... and {self.omitted:,} more")
         return "\n".join(lines)
 

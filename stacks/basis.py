@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from providers.cloud import Offer
 from schemas.job import Job
 from schemas.template import Template
+from stacks.count_words import count_things
 from stacks.estimate import Assumption, Basis, InputSummary
 from stacks.experience import PROMPT_SHARE, Experience, Lesson, Measured, learn, name_weights
 from stacks.span import Span, make_even
@@ -71,7 +72,7 @@ def _choose_output(job: Job, summary: InputSummary, known: Experience) -> Assump
     if named:
         words.append(f"a quarter / 60 % / all of the {named:,} that max_tokens allows")
     if silent:
-        words.append(f"100 / 300 / 1,000 for each of {silent:,} requests without max_tokens")
+        words.append(f"100 / 300 / 1,000 a request for {count_things(silent, 'request')} without max_tokens")
     span = _OUTPUT_SHARE.times(named).plus(_OUTPUT_PER_REQUEST.times(silent))
     return Assumption(span=span, source="limits" if named and not silent else "guess", words=", ".join(words))
 
@@ -95,5 +96,6 @@ def _choose_boot(template: Template, offer: Offer, known: Experience) -> Assumpt
 
 
 def _from_lesson(lesson: Lesson, factor: float, what: str) -> Assumption:
+    noun = "run" if len(lesson.runs) == 1 else "runs"
     runs = ", ".join(lesson.runs[:3]) + (f" and {len(lesson.runs) - 3} more" if len(lesson.runs) > 3 else "")
-    return Assumption(span=lesson.span.times(factor), source="receipts", words=f"{what} in your own run {runs}")
+    return Assumption(span=lesson.span.times(factor), source="receipts", words=f"{what} in your own {noun} {runs}")

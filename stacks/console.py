@@ -8,11 +8,25 @@ from typing import Any
 
 import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.constrain import Constrain
 from rich.measure import Measurement
+from rich.prompt import Confirm
 from rich.table import Table
+
+# For two echoes of Ctrl-C between two redraws.
+_ECHO_COLUMNS = 4
 
 # Without markup: clouds, paths and users write brackets that mean nothing.
 WORDS = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+def ask(question: str) -> bool:
+    """Ask on the terminal; no is the answer of whoever just presses enter, and of an end of input (Ctrl-D)."""
+    try:
+        return Confirm.ask(question, console=WORDS, default=False)
+    except EOFError:
+        WORDS.print()
+        return False
 
 
 def print_data(data: Any) -> None:
@@ -29,6 +43,11 @@ def print_line(data: Any) -> None:
 def print_text(text: str) -> None:
     """Print text on stdout as it is."""
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def leave_room(rendered: RenderableType, console: Console) -> RenderableType:
+    """For what is redrawn in place: a terminal echoes Ctrl-C as ^C behind it, and what that wraps stays as a stale line."""
+    return Constrain(rendered, console.width - _ECHO_COLUMNS)
 
 
 def make_table(*columns: str, right: Sequence[str] = ()) -> Table:

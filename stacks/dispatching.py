@@ -12,7 +12,7 @@ import msgspec
 
 from runtime.batch_input import check_input
 from runtime.manifest import DispatchOptions, Manifest
-from schemas.errors import CredentialError, LeaseholdError, SpecError
+from schemas.errors import CredentialError, Interrupted, LeaseholdError, SpecError
 from schemas.files import replace_file
 from schemas.status import Progress
 from stacks.console import WORDS
@@ -63,7 +63,11 @@ def dispatch_to_servers(
     WORDS.print(
         f"{report.lines:,} requests to {', '.join(base_urls)}; its log goes to stderr, Ctrl-C stops it", style="dim"
     )
-    code = subprocess.call([sys.executable, "-m", "runtime.dispatcher", str(path.absolute())])
+    try:
+        code = subprocess.call([sys.executable, "-m", "runtime.dispatcher", str(path.absolute())])
+    except KeyboardInterrupt:
+        fix = "The same command goes on where it stopped."
+        raise Interrupted("stopped; what is answered is kept", where=str(output), fix=fix) from None
     return _tell_end(output, code)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -13,6 +13,7 @@ from rich.text import Text
 from providers.open_clouds import CONSOLES
 from schemas.status import MachineStatus, Progress, Status
 from stacks.console import Fitting, make_table
+from stacks.count_words import count_things
 from stacks.duration_words import format_duration
 from stacks.receipt import Receipt
 from stacks.receipt_view import render_cost_line
@@ -55,11 +56,12 @@ def render_live(status: Status, progress: Progress | None, frame: int) -> Render
 
 def _render_requests(status: Status, progress: Progress | None) -> RenderableType:
     counts = progress.request_counts if progress else status.request_counts
-    done = counts.completed + counts.failed
+    done = counts.completed if progress and progress.stop_reason else counts.completed + counts.failed
     grid = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=max(counts.total, 1), completed=done, width=24)
     words = Text(f"{done:,} of {counts.total:,}")
-    if counts.failed:
+    # Of a batch that was stopped, `failed` counts the lines that never had their turn as well.
+    if counts.failed and not (progress and progress.stop_reason):
         words.append(f"  {counts.failed:,} failed", style="red")
     if progress and progress.state == "running":
         words.append(f"  {progress.requests_per_s:,.0f} requests/s  {progress.output_tokens_per_s:,.0f} tokens/s")
@@ -124,7 +126,7 @@ def _describe_left(status: Status) -> str:
     if not left:
         return "machines may be left that cost money"
     named = ", ".join(f"{each.cloud} {each.id} at {each.usd_per_hour:.2f} USD/h" for each in left[:5])
-    return f"{len(left)} machine(s) may still cost money: {named}"
+    return f"{count_things(len(left), 'machine')} may still cost money: {named}"
 
 
 def _name_consoles(status: Status) -> str:
@@ -134,10 +136,13 @@ def _name_consoles(status: Status) -> str:
     return f" (or by hand: {' '.join(pages)} )" if pages else ""
 
 
-def render_runs(statuses: Sequence[Status]) -> RenderableType:
-    """The table of `status` over many runs; some lines a run where the terminal is too narrow for it."""
-    numbers = ("requests", "failed", "USD")
-    table = make_table("run", "state", "released", "requests", "failed", "USD", "started", right=numbers)
+def render_runs(statuses: Sequence[Status], not_run: Mapping[str, int] = {}) -> RenderableType:
+    """The table of `status` over many runs; some lines a run where the terminal is too narrow for it.
+
+    not_run: of runs that were stopped, how many of the lines without an answer never had their turn.
+    """
+    numbers = ("requests", "failed", "USD") if not not_run else ("requests", "failed", "not run", "USD")
+    table = make_table("run", "state", "released", *numbers, "started", right=numbers)
     narrow = Text()
     for status in statuses:
         counts = status.request_counts
@@ -145,10 +150,14 @@ def render_runs(statuses: Sequence[Status]) -> RenderableType:
         released = Text(status.released, style="bold red" if status.released == "unverified" else "")
         requests, usd = f"{counts.completed:,}/{counts.total:,}", f"{status.usd_so_far:.2f}"
         started = (status.started_at or "")[:16].replace("T", " ")
-        table.add_row(status.run, state, released, requests, f"{counts.failed:,}", usd, started)
+        waiting = not_run.get(status.run, 0)
+        failed = f"{counts.failed - waiting:,}"
+        left = [f"{waiting:,}" if waiting else ""] if not_run else []
+        table.add_row(status.run, state, released, requests, failed, *left, usd, started)
         narrow.append_text(
             Text.assemble((status.run, "bold"), "\n  ", state, ", released: ", released, f"  {started}\n")
         )
-        narrow.append(f"  {requests} requests, {counts.failed:,} failed, {usd} USD\n")
+        stopped = f", {waiting:,} not run" if waiting else ""
+        narrow.append(f"  {requests} requests, {failed} failed{stopped}, {usd} USD\n")
     narrow.right_crop(1)
     return Fitting(table, narrow)

@@ -17,6 +17,7 @@ from providers.access import AccessReport, check_access
 from providers.open_clouds import open_clouds
 from schemas.errors import LeaseholdError
 from stacks.console import make_table, print_data, print_table
+from stacks.count_words import count_things
 from stacks.run_folder import get_home
 from toolchain.pulumi_cli import find_pulumi
 
@@ -103,8 +104,8 @@ def _check_cloud(name: str, variable: str) -> Check:
 
 def _describe_access(report: AccessReport) -> str:
     """What was seen to work; creating is not tried, since it would cost money."""
-    ours = f"{report.machines} machine(s) of ours" if report.machines else "no machine of ours"
-    return f"answers: {report.offers} offer(s) to be had, {ours}; listing and prices work, creating was not tried"
+    ours = f"{count_things(report.machines, 'machine')} of ours" if report.machines else "no machine of ours"
+    return f"answers: {count_things(report.offers, 'offer')} to be had, {ours}; listing and prices work, creating was not tried"
 
 
 def _join_lines(text: str) -> str:

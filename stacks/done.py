@@ -14,6 +14,7 @@ from schemas.errors import CancelledError, LeaseholdError, MachineFailed
 from schemas.failure import read_failures
 from stacks.budget import BudgetCare
 from stacks.collecting import collect_results
+from stacks.count_words import count_things
 from stacks.ledger import read_joined, read_ledger
 from stacks.machine_care import give_back_machines
 from stacks.outcome import Outcome, judge_progress
@@ -52,7 +53,7 @@ def _refuse_too_few(folder: RunFolder, plan: Plan, is_late: bool) -> None:
         return
     reason = failures[-1].message if failures else "no engine became healthy in time"
     raise MachineFailed(
-        f"{len(joined)} machine(s) joined and at least {wanted} must: {reason}",
+        f"{count_things(len(joined), 'machine')} joined and at least {wanted} must: {reason}",
         where=folder.run,
         fix="pulumi destroy gives back what is there.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from stacks.count_words import count_things
 from stacks.duration_words import format_duration
 from stacks.span import Span
 
@@ -122,14 +123,14 @@ def _warn(needed: Span, usd_per_hour: float, max_usd: float | None, max_hours: f
 
 
 def _describe(basis: Basis, usd_per_hour: float, replicas: int) -> tuple[str, ...]:
-    machines = f"{replicas} machines" if replicas > 1 else "1 machine"
+    machines, each = count_things(replicas, "machine"), " each" if replicas > 1 else ""
     return (
         f"prompts: {describe_span(basis.prompt_tokens.span)} tokens; {basis.prompt_tokens.words}",
         f"answers: {describe_span(basis.output_tokens.span)} tokens; {basis.output_tokens.words}",
         f"speed: {describe_span(basis.tokens_per_s.span, falling=True)} tokens/s a machine; {basis.tokens_per_s.words}",
         f"boot: {_describe_minutes(basis.boot_minutes.span)}; {basis.boot_minutes.words}",
         f"release: {format_duration(basis.release_minutes * 60)}",
-        f"price: {machines} at {usd_per_hour:.2f} USD/h each, the first choice",
+        f"price: {machines} at {usd_per_hour:.2f} USD/h{each}, the first choice",
     )
 
 

@@ -6,10 +6,12 @@ the following.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -18,6 +20,7 @@ from schemas.errors import LeaseholdError
 from schemas.events import read_events
 from schemas.files import create_file
 from schemas.status import Event, Status
+from stacks.console import leave_room
 from stacks.display import render_live
 from stacks.run_folder import RunFolder
 from stacks.run_processes import is_lifecycle_alive
@@ -34,21 +37,16 @@ def request_cancel(folder: RunFolder, reason: str) -> None:
 
 def follow_run(folder: RunFolder, console: Console, *, cancel_on_interrupt: bool) -> Status:
     """Show the run until its life cycle has written its last word; raises LeaseholdError when that process is dead."""
-    interrupts = _listen(folder, console) if cancel_on_interrupt else None
-    try:
-        if console.is_terminal:
-            return _follow_live(folder, console)
-        return _follow_lines(folder, console)
-    finally:
-        if interrupts is not None:
-            interrupts()
+    with _Interrupts(folder, console) if cancel_on_interrupt else contextlib.nullcontext() as interrupts:
+        look = interrupts.tell if interrupts is not None else _ignore
+        return _follow_live(folder, console, look) if console.is_terminal else _follow_lines(folder, console, look)
 
 
 def follow_events(folder: RunFolder, tell: Callable[[Event], None]) -> Status:
     """Tell each event once, as it comes, until the run has ended."""
     offset = 0
     last: Status | None = None
-    for status in _watch(folder):
+    for status in _watch(folder, _ignore):
         offset = _tell_events(folder, tell, offset)
         last = status
     _tell_events(folder, tell, offset)
@@ -63,21 +61,25 @@ def _tell_events(folder: RunFolder, tell: Callable[[Event], None], offset: int) 
     return offset
 
 
-def _follow_live(folder: RunFolder, console: Console) -> Status:
+def _ignore() -> None:
+    pass
+
+
+def _follow_live(folder: RunFolder, console: Console, look: Callable[[], None]) -> Status:
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         status = None
-        for frame, status in enumerate(_watch(folder)):
-            live.update(render_live(status, read_progress(folder), frame))
+        for frame, status in enumerate(_watch(folder, look)):
+            live.update(leave_room(render_live(status, read_progress(folder), frame), console))
         assert status is not None
         return status
 
 
-def _follow_lines(folder: RunFolder, console: Console) -> Status:
+def _follow_lines(folder: RunFolder, console: Console, look: Callable[[], None]) -> Status:
     """Without a terminal: each event once, and the progress every ten seconds."""
     offset = 0
     told_at = time.monotonic()
     status = None
-    for status in _watch(folder):
+    for status in _watch(folder, look):
         offset = _print_events(folder, console, offset)
         if status.state == "in_progress" and time.monotonic() - told_at > 10:
             told_at = time.monotonic()
@@ -99,11 +101,12 @@ def _print_events(folder: RunFolder, console: Console, offset: int) -> int:
     return _tell_events(folder, tell, offset)
 
 
-def _watch(folder: RunFolder) -> Iterator[Status]:
-    """Statuses, several a second, the last one final."""
+def _watch(folder: RunFolder, look: Callable[[], None]) -> Iterator[Status]:
+    """Statuses, several a second, the last one final; `look` is called each time, also before there is one."""
     started = time.monotonic()
     dead_since: float | None = None
     while True:
+        look()
         status = read_status(folder)
         if status is not None:
             yield status
@@ -123,19 +126,34 @@ def _watch(folder: RunFolder) -> Iterator[Status]:
         time.sleep(0.1)
 
 
-def _listen(folder: RunFolder, console: Console) -> Callable[[], None]:
-    """Turn SIGINT and SIGTERM into a request to cancel; returns what puts the old handlers back."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
+class _Interrupts:
+    """While it is entered, SIGINT and SIGTERM ask to cancel; `tell` says so, once.
 
-    def hear(_number: int, _frame: object) -> None:
-        request_cancel(folder, "interrupted")
-        console.print("Cancelling: keeping what is finished, giving the machines back ...", highlight=False)
+    The handler prints nothing: it may run in the middle of a redraw, which would leave a stale line behind.
+    """
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    def __init__(self, folder: RunFolder, console: Console) -> None:
+        self._folder = folder
+        self._console = console
+        self._is_heard = False
+        self._is_told = False
+        self._before: dict[signal.Signals, Any] = {}
 
-    def restore() -> None:
-        for number, handler in before.items():
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._hear) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    return restore
+    def tell(self) -> None:
+        if self._is_heard and not self._is_told:
+            self._is_told = True
+            words = "Cancelling: keeping what is finished, giving the machines back ..."
+            self._console.print(words, highlight=False)
+
+    def _hear(self, _number: int, _frame: object) -> None:
+        self._is_heard = True
+        request_cancel(self._folder, "interrupted")

@@ -10,6 +10,7 @@ import msgspec
 from schemas.errors import Interrupted, LeaseholdError, SpecError
 from schemas.status import Released, RequestCounts, Status
 from stacks.plan import Plan
+from stacks.receipt import load_receipt
 from stacks.run_folder import RunFolder
 from stacks.run_processes import is_lifecycle_alive
 from stacks.run_status import is_over, read_status
@@ -41,6 +42,7 @@ class JobTurn:
         self.folder: RunFolder | None = None
         self.status: Status | None = None
         self.error: LeaseholdError | None = None
+        self.not_run = 0
         self._started_at = 0.0
         self._dead_since: float | None = None
 
@@ -98,6 +100,9 @@ class JobTurn:
         if self.folder is None or self.is_ended:
             return
         self.status = read_status(self.folder) or self.status
+        if is_over(self.status):
+            receipt = load_receipt(self.folder)
+            self.not_run = receipt.requests_not_run if receipt else 0
         if is_lifecycle_alive(self.folder):
             self._dead_since = None
         elif not is_over(self.status):

@@ -8,36 +8,45 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stacks.console import make_table
+from stacks.console import Fitting, make_table
 from stacks.job_turn import JobTurn
 
 _STYLES = {"completed": "green", "in_progress": "cyan", "cancelled": "yellow", "expired": "yellow", "waiting": "dim"}
 
 
 def render_turns(turns: Sequence[JobTurn]) -> RenderableType:
-    """A row a job: run, state, requests, failures, USD; what went wrong stands below, a release that is not proven in red."""
+    """A row a job, in a narrow terminal two lines; what went wrong stands below, a release that is not proven in red."""
     table = make_table("job", "state", "released", "requests", "failed", "USD", "at most")
     for column in table.columns[3:]:
         column.justify = "right"
-    table.columns[0].overflow = "fold"
+    narrow = Text()
     for turn in turns:
-        _add_row(table, turn)
+        _add_row(table, narrow, turn)
     spent, limit = sum(turn.usd for turn in turns), sum(turn.limit_usd for turn in turns)
     table.add_row(Text(f"{len(turns)} jobs", style="bold"), "", "", "", "", f"{spent:.2f}", f"{limit:.2f}")
-    return Group(table, *_list_troubles(turns))
+    narrow.append(f"{len(turns)} jobs", style="bold")
+    narrow.append(f"  {spent:.2f} of at most {limit:.2f} USD")
+    return Group(Fitting(table, narrow), *_list_troubles(turns))
 
 
-def _add_row(table: Table, turn: JobTurn) -> None:
+def _add_row(table: Table, narrow: Text, turn: JobTurn) -> None:
     result = turn.sum_up()
     state = "waiting" if turn.is_waiting else result.state
     counts = result.request_counts
     total = counts.total or (turn.plan.requests if turn.plan else 0)
-    done = f"{counts.completed + counts.failed:,} of {total:,}" if total else ""
-    failed = f"{counts.failed:,}" if counts.failed else ""
+    failures = counts.failed - turn.not_run
+    done = f"{counts.completed + failures:,} of {total:,}" if total else ""
+    failed = f"{failures:,}" if failures else ""
     style = _STYLES.get(state, "red" if turn.is_ended else "cyan")
     released = "" if not turn.is_ended or turn.folder is None else result.released
     name = result.run or turn.file.name
-    table.add_row(name, Text(state, style=style), released, done, failed, f"{result.usd:.2f}", f"{turn.limit_usd:.2f}")
+    spent, limit = f"{result.usd:.2f}", f"{turn.limit_usd:.2f}"
+    table.add_row(name, Text(state, style=style), released, done, failed, spent, limit)
+    counted = [f"{done} requests"] if done else []
+    counted += [f"{failed} failed"] if failed else []
+    words = ", ".join([*counted, f"{spent} of at most {limit} USD"])
+    ended = f", released: {released}" if released else ""
+    narrow.append_text(Text.assemble((name, "bold"), "  ", (state, style), f"{ended}\n  {words}\n"))
 
 
 def _list_troubles(turns: Sequence[JobTurn]) -> list[Text]:

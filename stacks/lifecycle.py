@@ -28,6 +28,7 @@ from schemas.status import State, StopReason
 from stacks.batch_stop import stop_dispatcher
 from stacks.budget import BudgetCare, is_budget_used_up
 from stacks.collecting import collect_records, collect_results
+from stacks.count_words import count_things
 from stacks.dispatcher_care import DispatcherCare
 from stacks.ledger import read_joined, read_ledger
 from stacks.machine_care import MachineCare
@@ -83,7 +84,7 @@ class Lifecycle:
         return code
 
     def _work(self) -> Outcome:
-        self.writer.enter("resource_preparing", f"making {len(self.plan.machines)} machine(s)")
+        self.writer.enter("resource_preparing", f"making {count_things(len(self.plan.machines), 'machine')}")
         stack = Stack(self.plan.run, self.folder.root, self.home, self.environment)
         stack.init({"job": self.plan.job.source})
         care = UpCare(self.folder, stack, parallel=max(32, 5 * len(self.plan.machines)), on_call=self._record_call)

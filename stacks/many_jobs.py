@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.live import Live
-from rich.prompt import Confirm
 
 from schemas.errors import Interrupted, LeaseholdError, LimitError, SpecError
-from stacks.console import WORDS, print_data
+from stacks.console import WORDS, ask, leave_room, print_data
 from stacks.follow import request_cancel
 from stacks.job_flags import JobFlags
 from stacks.job_queue import combine_exit_codes, find_hopeless, pick_next, refuse_shared_outputs
@@ -80,7 +79,8 @@ def run_jobs(
     turns = [JobTurn(file) for file in files]
     _plan_all(turns, line_limit)
     refuse_shared_outputs(turns)
-    WORDS.print(render_turns(turns))
+    if not all(turn.is_ended for turn in turns):
+        WORDS.print(render_turns(turns))
     if confirm:
         _ask_consent(turns)
 
@@ -126,7 +126,7 @@ def _ask_consent(turns: Sequence[JobTurn]) -> None:
         WORDS.print("nobody to ask: going on within the jobs' own limits", style="yellow")
         return
     question = f"Rent machines for {len(plans)} jobs, {low:.2f} to {high:.2f} USD in all?"
-    if not Confirm.ask(question, console=WORDS, default=False):
+    if not ask(question):
         raise LimitError("not started: you said no")
 
 
@@ -141,6 +141,7 @@ class _Queue:
         self._parallel = parallel
         self._max_usd = max_usd
         self._is_interrupted = False
+        self._is_interrupt_told = False
         self._told: dict[JobTurn, str] = {}
 
     def run(self) -> None:
@@ -148,7 +149,7 @@ class _Queue:
         try:
             if WORDS.is_terminal:
                 with Live(console=WORDS, refresh_per_second=4, transient=True) as live:
-                    self._loop(lambda: live.update(render_turns(self._turns)))
+                    self._loop(lambda: live.update(leave_room(render_turns(self._turns), WORDS)))
             else:
                 self._loop(self._tell_changes)
         finally:
@@ -159,10 +160,16 @@ class _Queue:
         while any(not turn.is_ended for turn in self._turns):
             for turn in self._turns:
                 turn.look()
+            self._tell_interrupt()
             self._start_next()
             show()
             time.sleep(_POLL_S)
         show()
+
+    def _tell_interrupt(self) -> None:
+        if self._is_interrupted and not self._is_interrupt_told:
+            self._is_interrupt_told = True
+            WORDS.print("Cancelling all jobs: keeping what is finished, giving the machines back ...")
 
     def _start_next(self) -> None:
         if self._is_interrupted:
@@ -188,8 +195,7 @@ class _Queue:
             request_cancel(turn.folder, "interrupted")
 
     def _hear(self, _number: int, _frame: object) -> None:
-        if not self._is_interrupted:
-            WORDS.print("Cancelling all jobs: keeping what is finished, giving the machines back ...")
+        # Nothing is printed here: in the middle of a redraw it would leave a stale line behind.
         self._is_interrupted = True
 
     def _tell_changes(self) -> None:

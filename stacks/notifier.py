@@ -175,7 +175,7 @@ class _Courier:
             self._note("notification_given_up", "given up", told, tries=0, status=0)
 
     def _note(self, event: str, words: str, told: Notification, *, tries: int, status: int) -> None:
-        what = f"{name_event(told)} told to {self.receiver.label}: {words}"
+        what = f"{name_event(told)} {'told' if event == 'notification_sent' else 'not told'} to {self.receiver.label}: {words}"
         data = {"id": told.id, "receiver": self.receiver.name, "tries": tries, "status": status}
         append_event(self._folder.events, "notifier", event, what, **data)
 

@@ -46,7 +46,7 @@ def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0, on_notice: No
     refuse_by_policy(loaded)
     refuse_taken_prefix(loaded.job)
     staged = stage_job(loaded)
-    report = check_job_input(staged.loaded, line_limit)
+    report = staged.name_source(check_job_input(staged.loaded, line_limit))
     report.raise_if_bad()
     plan = plan_work(staged.loaded, summarize(report), run=run, line_limit=line_limit, on_notice=on_notice)
     return staged.put_back(plan)

@@ -21,6 +21,7 @@ from schemas.policy import Policy
 from schemas.spec_words import join_words
 from schemas.template import Template
 from schemas.yaml_source import KeyPath
+from stacks.count_words import count_things
 
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _HUB = re.compile(r"^(index\.)?docker\.io/(library/)?")
@@ -198,7 +199,10 @@ def _judge_price(policy: Policy, job: Job, price_usd_per_hour: float) -> Iterato
     limit, replicas = policy.max_usd_per_hour, job.machines.replicas
     total = price_usd_per_hour * replicas
     if limit is not None and total > limit + 1e-9:
-        yield "max_usd_per_hour", f"{replicas} machine(s) at {price_usd_per_hour:.2f} USD an hour are over {limit:g}"
+        yield (
+            "max_usd_per_hour",
+            f"{count_things(replicas, 'machine')} at {price_usd_per_hour:.2f} USD an hour are over {limit:g}",
+        )
 
 
 def _judge_offer(policy: Policy, job: Job, offer: Offer) -> Iterator[tuple[str, str]]:

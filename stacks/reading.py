@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,9 +35,16 @@ def report_status(run: str, *, as_json: bool) -> None:
     if as_json:
         print_data(statuses[0] if run else statuses)
         return
-    print_table(render_runs(statuses))
+    print_table(render_runs(statuses, _count_not_run(folders, statuses)))
     if run:
         _print_details(folders[0], statuses[0])
+
+
+def _count_not_run(folders: Sequence[RunFolder], statuses: Sequence[Status]) -> dict[str, int]:
+    """Of the runs that did not come to their end, what their receipts say was never sent."""
+    stopped = [folder for folder, status in zip(folders, statuses, strict=True) if status.request_counts.failed]
+    receipts = [receipt for folder in stopped if (receipt := load_receipt(folder)) is not None]
+    return {receipt.run: receipt.requests_not_run for receipt in receipts if receipt.requests_not_run}
 
 
 def _read_any_status(folder: RunFolder) -> Status:

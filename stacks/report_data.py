@@ -9,6 +9,7 @@ import msgspec
 
 from schemas.errors import LeaseholdError
 from schemas.status import Event
+from stacks.count_words import count_things
 from stacks.plan import Plan, load_plan
 from stacks.receipt import load_receipt
 from stacks.release import is_proven
@@ -177,7 +178,7 @@ def _describe_left_out(plan: Plan | None) -> tuple[str, ...]:
     if plan is None:
         return ()
     dear = [
-        f"candidate {each.candidate}: {each.limit} leaves out {each.offers} offer(s), the cheapest at"
+        f"candidate {each.candidate}: {each.limit} leaves out {count_things(each.offers, 'offer')}, the cheapest at"
         f" {each.cheapest_usd_per_hour:.2f} USD/h"
         for each in plan.left_out
     ]

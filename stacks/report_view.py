@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from schemas.status import Event
+from stacks.count_words import count_things
 from stacks.duration_words import format_duration
 from stacks.report_data import Report
 from stacks.report_estimate import Expectation
@@ -101,7 +102,7 @@ def describe_release(report: Report) -> ReleaseWords:
     outcome = report.outcome
     left = [bar for bar in report.bars if bar.end != "gone"]
     price = sum(bar.usd_per_hour for bar in left)
-    held = f"{len(left)} machine(s) at {price:.2f} USD/h together"
+    held = f"{count_things(len(left), 'machine')} at {price:.2f} USD/h together"
     command = f"./inv release {report.run}"
     if outcome.released == "verified":
         return ReleaseWords(title="Released: verified", words="No machine of this run is left.", tone="good")

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from rich.prompt import Confirm
 
 from runtime.object_settings import is_object_address
-from schemas.errors import LeaseholdError, LimitError, ReleaseError, SpecError
+from schemas.errors import Interrupted, LeaseholdError, LimitError, ReleaseError, SpecError
 from schemas.status import Status
-from stacks.console import WORDS, print_data, print_line, print_text
+from stacks.console import WORDS, ask, print_data, print_line, print_text
 from stacks.dead_run import end_dead_run
 from stacks.display import render_summary
 from stacks.follow import follow_events, follow_run, request_cancel
@@ -113,9 +112,13 @@ def show_plan(job_file: Path, *, line_limit: int, as_json: bool) -> None:
 def follow_existing(run: str, *, as_json: bool = False) -> int:
     """Watch a run that was started elsewhere; Ctrl-C ends only the watching. as_json: its events as JSON lines."""
     folder = find_run(run, get_home())
-    if not as_json:
-        return _follow_to_end(folder, as_json=False, cancel_on_interrupt=False)
-    status = follow_events(folder, print_line)
+    try:
+        if not as_json:
+            return _follow_to_end(folder, as_json=False, cancel_on_interrupt=False)
+        status = follow_events(folder, print_line)
+    except KeyboardInterrupt:
+        fix = f"./inv follow {folder.run} shows it again, ./inv cancel {folder.run} ends it."
+        raise Interrupted("you have stopped watching; the run goes on", where=folder.run, fix=fix) from None
     return status.exit_code if status.exit_code is not None else 1
 
 
@@ -144,6 +147,7 @@ def release_existing(run: str, *, force: bool) -> int:
         if shared is not None:
             return _release_shared(shared, force=force)
     folder = _find_live_run(run, ended_too=True)
+    was_over = is_over(read_status(folder))
     # For a life cycle that has not got as far as saying who it is: it must find, when it looks, that it is not wanted.
     request_cancel(folder, "cancelled")
     if not end_lifecycle(folder, timeout_s=_CANCEL_TIMEOUT_S) and not force:
@@ -152,7 +156,8 @@ def release_existing(run: str, *, force: bool) -> int:
         )
     before = read_status(folder)
     if is_over(before) and before is not None and before.released == "verified" and not force:
-        print_text(f"{folder.run}: released and verified already")
+        ended = "released and verified already" if was_over else "ended, released, verified: no machine of it is left"
+        print_text(f"{folder.run}: {ended}")
         return 0
     status = end_dead_run(folder, get_home(), os.environ, force=force, on_notice=lambda text: WORDS.print(text))
     if status.released == "verified":
@@ -186,7 +191,7 @@ def _ask_consent(plan: Plan) -> None:
         words = f"nobody to ask: going on within {limits.max_usd:.2f} USD and {limits.max_hours:g} h"
         WORDS.print(words, style="yellow")
         return
-    if not Confirm.ask("Rent these machines?", console=WORDS, default=False):
+    if not ask("Rent these machines?"):
         raise LimitError("not started: you said no", where=plan.job.source)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from runtime.batch_input import InputReport
 from runtime.object_settings import is_object_address, parse_address
 from runtime.object_store import ObjectFacts
 from runtime.output_prefix import InputObject
@@ -34,6 +35,14 @@ class StagedJob(msgspec.Struct, frozen=True, kw_only=True):
     loaded: LoadedJob
     given: LoadedJob
     source: InputObject | None = None
+
+    def name_source(self, report: InputReport) -> InputReport:
+        """What is wrong with the input, by the address that the job names and not by the name of our copy."""
+        if self.source is None:
+            return report
+        address = self.source.address
+        problems = tuple(msgspec.structs.replace(problem, file=address) for problem in report.problems)
+        return msgspec.structs.replace(report, path=address, problems=problems)
 
     def put_back(self, plan: Plan) -> Plan:
         """A plan that was made with the local file, with the job as it was written."""

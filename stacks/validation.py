@@ -11,20 +11,17 @@ import msgspec
 
 from runtime.batch_input import InputReport, check_input
 from runtime.object_settings import is_object_address
-from schemas.errors import PolicyError, Problem, SpecError
+from schemas.errors import PolicyError, Problem, SpecError, list_by_kind
 from schemas.job import JobReading, LoadedJob, read_job
 from schemas.problems import merge_problems
 from schemas.raw_spec import find_text
 from schemas.template import Template, read_template
 from schemas.yaml_source import Document, load_document
 from stacks.console import WORDS, print_data
+from stacks.count_words import count_things
 from stacks.github import render_annotation
 from stacks.machine_check import find_machine_problems
 from stacks.policy_gate import is_policy_problem, list_policy_problems
-
-# Bad lines of one kind that are shown one by one; the rest of their kind is counted.
-_SHOWN = 3
-_LISTED = 10
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,29 +147,17 @@ def _render_annotations(report: Report) -> Iterator[str]:
 def _print_problems(report: Report) -> None:
     for warning in report.warnings:
         WORDS.print(f"warning: {warning}", style="yellow", markup=False)
-    for problem in report.problems:
-        if problem.code not in report.problem_counts:
-            WORDS.print(str(problem), markup=False)
-    for code, count in report.problem_counts.items():
-        _print_kind(code, count, [problem for problem in report.problems if problem.code == code])
-
-
-def _print_kind(code: str, count: int, problems: Sequence[Problem]) -> None:
-    """The first bad lines of one kind, and where the others are."""
-    for problem in problems[:_SHOWN]:
-        WORDS.print(str(problem), markup=False)
-    rest = count - len(problems[:_SHOWN])
-    if rest:
-        numbers = ", ".join(f"{problem.line}" for problem in problems[_SHOWN : _SHOWN + _LISTED])
-        where = f": lines {numbers}{', ...' if rest > _LISTED else ''}" if numbers else ""
-        WORDS.print(f"... and {rest:,} more [{code}]{where}", markup=False)
+    for text in list_by_kind(report.problems, report.problem_counts):
+        WORDS.print(text, markup=False)
 
 
 def _print_verdict(report: Report) -> None:
     count = report.problem_count
     counted = (
-        f"{report.requests:,} requests" if report.input_checked else "its input is in S3: checked when it is planned"
+        count_things(report.requests, "request")
+        if report.input_checked
+        else "its input is in S3: checked when it is planned"
     )
     good = "ok, a template" if report.kind == "template" else f"ok, {counted}"
-    verdict = good if report.ok else f"{count:,} problem(s)"
+    verdict = good if report.ok else count_things(count, "problem")
     WORDS.print(f"{report.job}: {verdict}", style="green" if report.ok else "red", markup=False)

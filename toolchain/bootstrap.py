@@ -94,7 +94,7 @@ def _install_packages(version: str | None, progress: Progress) -> None:
     if version is None:
         with progress.step(f"making .venv with Python {sys.version.split()[0]}"):
             run_child([sys.executable, "-m", "venv", "--clear", _VENV], timeout_s=_INSTALL_TIMEOUT_S)
-    with progress.step("installing the packages of toolchain/requirements.lock (1 to 2 minutes)"):
+    with progress.step("installing the packages of requirements.lock (1 to 2 minutes)"):
         _pip("-r", _REQUIREMENTS)
     with progress.step("installing Leasehold itself (editable)"):
         _pip("--no-deps", "--no-build-isolation", "-e", ROOT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ class Progress:
         """Show that `text` is going on until the block ends, then how long it took."""
         started = time.monotonic()
         ended = threading.Event()
-        self._write(f"inv: {text} ..." + ("" if self._is_tty else "\n"))
+        self._write(self._fit(f"inv: {text} ...", "") + ("" if self._is_tty else "\n"))
         ticker = threading.Thread(target=self._tick, args=(text, started, ended), daemon=True)
         ticker.start()
         outcome = "failed after"
@@ -45,7 +46,14 @@ class Progress:
         while not ended.wait(self._interval_s):
             elapsed_s = time.monotonic() - started
             end = "" if self._is_tty else "\n"
-            self._write(f"{self._start_of_line()}inv: {text} ... {elapsed_s:.0f} s{end}")
+            self._write(f"{self._start_of_line()}{self._fit(f'inv: {text} ...', f' {elapsed_s:.0f} s')}{end}")
+
+    def _fit(self, words: str, figure: str) -> str:
+        """One line of a terminal: of a longer one only the last row could be written over."""
+        if not self._is_tty:
+            return words + figure
+        room = shutil.get_terminal_size().columns - len(figure) - 1
+        return (words if len(words) <= room else f"{words[: room - 4].rstrip()} ...") + figure
 
     def _start_of_line(self) -> str:
         return "\r\033[K" if self._is_tty else ""

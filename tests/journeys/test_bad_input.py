@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -232,6 +234,20 @@ def test_dispatch_refuses_what_is_no_server(workshop: Workshop, url: str, word: 
 
     assert done.returncode == 2, done.stderr
     assert word in done.stderr
+
+
+def test_dispatch_says_that_a_server_does_not_answer_and_after_an_interrupt_how_to_go_on(workshop: Workshop) -> None:
+    workshop.write_input(workshop.folder / "one.jsonl", lines=3, max_tokens=4)
+    log = workshop.folder / "typed.log"
+
+    waiting = workshop.start("dispatch", "one.jsonl", "out", "--base-url", "http://127.0.0.1:9")
+    workshop.wait_for("a word about the server", lambda: "does not answer yet" in log.read_text())
+    os.killpg(waiting.pid, signal.SIGINT)
+
+    assert waiting.wait(20) == 130
+    words = log.read_text()
+    assert words.count("does not answer yet") == 1
+    assert "out: stopped; what is answered is kept\n  The same command goes on where it stopped." in words
 
 
 def test_dispatch_takes_its_key_from_the_environment_and_puts_results_in_order(workshop: Workshop) -> None:

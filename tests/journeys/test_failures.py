@@ -75,6 +75,28 @@ def test_a_killed_follower_loses_nothing(workshop: Workshop) -> None:
     workshop.wait_until_nothing_is_left()
 
 
+def test_a_follower_that_is_interrupted_says_that_the_run_goes_on_and_release_ends_it(workshop: Workshop) -> None:
+    job = workshop.write_job(**SLOW)
+    workshop.inv("run", str(job), "--run", "watched", "--detach")
+    workshop.wait_for_answers("watched", 10)
+
+    follower = workshop.start("follow", "watched")
+    workshop.wait_for(
+        "the follower", lambda: "requests are being answered" in (workshop.folder / "typed.log").read_text()
+    )
+    os.killpg(follower.pid, signal.SIGINT)
+    follower_code = follower.wait(20)
+    state = workshop.status("watched")["state"]
+    released = workshop.inv("release", "watched")
+    again = workshop.inv("release", "watched")
+
+    assert (follower_code, state) == (130, "in_progress")
+    assert "you have stopped watching; the run goes on" in (workshop.folder / "typed.log").read_text()
+    assert (released.returncode, again.returncode) == (0, 0)
+    assert released.stdout == "watched: ended, released, verified: no machine of it is left\n"
+    assert again.stdout == "watched: released and verified already\n"
+
+
 def test_a_closed_terminal_loses_nothing(workshop: Workshop) -> None:
     job = workshop.write_job(**SLOW)
     run = workshop.start("run", str(job), "--run", "closed")
@@ -119,7 +141,8 @@ def test_an_interrupt_while_machines_boot_ends_soon(workshop: Workshop) -> None:
 
 
 def test_cancel_from_another_terminal_is_exit_7(workshop: Workshop) -> None:
-    job = workshop.write_job(**SLOW)
+    # More than is answered while the other command starts, on any computer.
+    job = workshop.write_job(lines=3000, max_tokens=200)
     run = workshop.start("run", str(job), "--run", "elsewhere")
     workshop.wait_for_answers("elsewhere", 10)
 

@@ -24,10 +24,11 @@ from schemas.names import make_machine_name
 from tests.journeys.checkout import ROOT, Checkout
 from tests.journeys.emulated_clouds import ON_RUNPOD, EmulatedClouds
 from tests.journeys.fake_github import TOKEN, FakeGitHub
-from tests.journeys.workflow_run import RUNNERS_PATIENCE_S, JobRun
+from tests.journeys.workflow_run import JobRun
 from tests.journeys.workshop import Workshop
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(150)]
+ENOUGH_S = (60.0, 10.0)
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 JOBS = WORKFLOWS / "jobs.yaml"
@@ -198,7 +199,8 @@ def test_a_run_that_never_started_needs_no_release(runner: Runner) -> None:
     assert done.step("release").output == "nothing was started\n"
 
 
-@pytest.mark.parametrize("patience_s", [RUNNERS_PATIENCE_S, (0.3, 0.1)], ids=["in time", "killed in the middle"])
+# Whether a runner's 10 s are enough depends on the computer; what comes when they are, and when not, does not.
+@pytest.mark.parametrize("patience_s", [ENOUGH_S, (0.3, 0.1)], ids=["in time", "killed in the middle"])
 def test_a_cancelled_workflow_leaves_no_machine(runner: Runner, patience_s: tuple[float, float]) -> None:
     """SIGINT, SIGTERM, kill -9, while requests are answered; then the steps that always run."""
     runner.clouds.open("runpod")
@@ -209,7 +211,7 @@ def test_a_cancelled_workflow_leaves_no_machine(runner: Runner, patience_s: tupl
 
     done.run(cancel_at="run", when=lambda: runner.workshop.wait_for_answers("ci-77-1-0-tickets", 20, timeout_s=90))
 
-    is_in_time = patience_s == RUNNERS_PATIENCE_S
+    is_in_time = patience_s == ENOUGH_S
     assert done.step("run").code == (130 if is_in_time else -9)
     assert done.step("release").code == 0, done.results
     assert ("released and verified already" in done.step("release").output) is is_in_time

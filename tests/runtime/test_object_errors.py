@@ -21,6 +21,7 @@ def answer(status: int, code: str, retries: str = "") -> str:
         (GenericError(answer(403, "RequestTimeTooSkewed")), CredentialError, "clock is wrong"),
         (PermissionDeniedError(answer(403, "AccessDenied")), CredentialError, "access is denied"),
         (PermissionDeniedError("403 Forbidden: "), CredentialError, "access is denied"),
+        (GenericError("Server returned non-2xx status code: 403: "), CredentialError, "access is denied"),
         (FileNotFoundError(answer(404, "NoSuchBucket")), SpecError, "no such bucket"),
         (FileNotFoundError(answer(404, "NoSuchKey")), SpecError, "no such object"),
         (GenericError(answer(301, "PermanentRedirect")), SpecError, "another region"),

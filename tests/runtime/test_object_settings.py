@@ -107,6 +107,19 @@ def test_without_keys_it_is_exit_3() -> None:
         load_object_settings({"HOME": "/nonexistent", "AWS_EC2_METADATA_DISABLED": "true"})
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")],
+)
+def test_half_a_key_is_exit_3_also_where_the_platform_may_have_one(given: str, missing: str) -> None:
+    environ = {"HOME": "/nonexistent", given: "x", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}
+
+    with pytest.raises(CredentialError, match="half of the key") as caught:
+        load_object_settings(environ)
+
+    assert caught.value.where == missing
+
+
 def test_a_role_of_the_platform_needs_no_keys() -> None:
     settings = load_object_settings({"HOME": "/nonexistent", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"})
 

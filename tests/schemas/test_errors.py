@@ -43,6 +43,22 @@ def test_a_spec_error_lists_its_problems_with_their_places() -> None:
     ]
 
 
+def test_many_problems_of_one_kind_are_told_by_the_first_three() -> None:
+    lines = [Problem(file="in.jsonl", line=line, message="model is 'x'", code="model_mismatch") for line in range(1, 9)]
+    error = SpecError("bad", problems=lines, omitted=92, problem_counts={"model_mismatch": 100})
+
+    assert str(error).splitlines() == [
+        "bad",
+        *(f"  in.jsonl:{line}: model is 'x' [model_mismatch]" for line in (1, 2, 3)),
+        "  ... and 97 more [model_mismatch]: lines 4, 5, 6, 7, 8, ...",
+    ]
+    assert len(error.problems) == 8, "whoever prints data still has them"
+
+
+def test_a_problem_that_stands_in_no_file_begins_with_what_is_wrong() -> None:
+    assert str(Problem(file="", message="there is no template `x`")) == "there is no template `x`"
+
+
 def test_a_cloud_error_carries_operation_status_and_request_id_but_not_in_its_text() -> None:
     error = CloudError("refused", operation="launch", status=400, request_id="r-1", detail="no stock")
 

@@ -141,7 +141,7 @@ def test_an_unverified_release_is_the_last_line_with_id_price_and_command() -> N
     last = " ".join(text.strip().split("\n\n")[-1].split())
 
     assert last == (
-        "RELEASE NOT VERIFIED: 1 machine(s) may still cost money: runpod p1 at 3.29 USD/h. "
+        "RELEASE NOT VERIFIED: 1 machine may still cost money: runpod p1 at 3.29 USD/h. "
         "Run now: ./inv release tickets-1 (or by hand: https://console.runpod.io/pods )"
     )
     assert "\x1b[1;31mRELEASE NOT VERIFIED" in make_text(render_summary(status, None), styles=True)
@@ -203,6 +203,33 @@ def test_the_table_of_runs_has_a_line_for_each() -> None:
         "10:00",
     ]
     assert lines[2].split() == ["demo-2", "queued", "no", "0/0", "0", "0.00"]
+
+
+@pytest.mark.parametrize("width", [60, 160])
+def test_lines_that_never_had_their_turn_are_not_called_failed(width: int) -> None:
+    counts = RequestCounts(total=4000, completed=1000, failed=3000)
+    stopped = make_status(state="cancelled", request_counts=counts)
+    other = make_status(run="demo-2", request_counts=RequestCounts(total=5, completed=4, failed=1))
+
+    words = " ".join(make_text(render_runs([stopped, other], {"tickets-1": 2995}), width=width).split())
+
+    if width == 60:
+        assert "1,000/4,000 requests, 5 failed, 2,995 not run, 0.00 USD" in words
+        assert "4/5 requests, 1 failed, 0.00 USD" in words
+    else:
+        assert "requests failed not run USD" in words
+        assert "1,000/4,000 5 2,995 0.00" in words
+        assert "4/5 1 0.00" in words
+
+
+def test_while_a_stopped_batch_is_given_back_only_answers_count_as_done() -> None:
+    counts = RequestCounts(total=4000, completed=1000, failed=3000)
+    progress = make_progress(state="stopped", stop_reason="batch_cancelled", request_counts=counts)
+
+    words = make_text(render_live(make_status(state="finalizing", request_counts=counts), progress, 0))
+
+    assert "1,000 of 4,000" in words
+    assert "failed" not in words
 
 
 def test_the_receipt_has_a_line_for_each_machine_and_a_total() -> None:

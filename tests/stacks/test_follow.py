@@ -150,6 +150,34 @@ def test_an_interrupt_asks_to_cancel_and_following_goes_on(
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_interrupting_again_and_again_is_answered_once(
+    folder: RunFolder, writer: StatusWriter, lifecycle: subprocess.Popen[bytes], terminal: bool
+) -> None:
+    writer.enter("in_progress")
+    for delay_s in (0.2, 0.4, 0.6):
+        threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.9, writer.end, ("cancelled", "verified", 130, "cancelled")).start()
+    console = make_console(terminal=terminal)
+
+    follow_run(folder, console, cancel_on_interrupt=True)
+
+    assert read(console).count("Cancelling: keeping what is finished") == 1
+
+
+def test_an_interrupt_before_the_run_has_said_anything_is_answered_too(
+    folder: RunFolder, lifecycle: subprocess.Popen[bytes]
+) -> None:
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.6, lambda: StatusWriter(folder, "tickets", 1).end("cancelled", "verified", 130, "")).start()
+    console = make_console()
+
+    follow_run(folder, console, cancel_on_interrupt=True)
+
+    lines = read(console).splitlines()
+    assert [index for index, line in enumerate(lines) if line.startswith("Cancelling")] == [0]
+
+
 def test_the_first_reason_to_cancel_stays(folder: RunFolder) -> None:
     request_cancel(folder, "cancelled")
     request_cancel(folder, "interrupted")

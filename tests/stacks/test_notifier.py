@@ -221,7 +221,7 @@ def test_a_receiver_that_is_not_there_costs_nothing_but_an_event(folder: RunFold
     took_s = tell_end(folder, plan_telling(NotifyTarget(type="webhook", url=url)), make_status(), patience_s=0.3)
 
     assert took_s < 2
-    assert ("notification_failed", "finished told to webhook 127.0.0.1: Connection refused") in read_all(folder)
+    assert ("notification_failed", "finished not told to webhook 127.0.0.1: Connection refused") in read_all(folder)
 
 
 def test_each_level_of_the_budget_is_told_once(folder: RunFolder, serve: MakeServer) -> None:

@@ -218,7 +218,7 @@ def test_an_unverified_release_cannot_be_missed(tmp_path: Path) -> None:
 
     assert '<section class="release bad"' in page
     text = read_text(page)
-    assert "RELEASE NOT VERIFIED 1 machine(s) at 3.00 USD/h together may still cost money" in text
+    assert "RELEASE NOT VERIFIED 1 machine at 3.00 USD/h together may still cost money" in text
     assert "./inv release tickets-1" in text
 
 

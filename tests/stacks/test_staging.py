@@ -13,6 +13,7 @@ import pytest
 from runtime.object_store import ObjectStore
 from schemas.errors import SpecError
 from schemas.job import LoadedJob
+from stacks.planning import check_job_input
 from stacks.run_folder import RunFolder
 from stacks.staging import fetch_input, keep_input, stage_job
 from tests.runtime.object_service import ObjectService, serve_objects
@@ -67,6 +68,19 @@ def test_it_is_downloaded_once_and_linked_into_the_run(
     folder.make()
     keep_input(plan, folder)
     assert folder.input.samefile(staged.loaded.job.input)
+
+
+def test_bad_lines_are_told_by_the_address_that_the_job_names(store: ObjectStore) -> None:
+    store.write("in.jsonl", b"{\n")
+    staged = stage_job(load(store))
+
+    report = staged.name_source(check_job_input(staged.loaded))
+
+    address = f"s3://{store.root.bucket}/in.jsonl"
+    assert (report.path, [problem.file for problem in report.problems]) == (address, [address])
+    with pytest.raises(SpecError) as caught:
+        report.raise_if_bad()
+    assert "staging" not in str(caught.value)
 
 
 def test_another_version_of_the_object_is_another_input(store: ObjectStore) -> None:

@@ -117,7 +117,7 @@ def test_bad_lines_of_one_kind_are_shown_three_times_and_then_counted(
     assert "... and 247 more [invalid_json_line]: lines 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, ..." in words
     assert words.count("this batch is served by") == 1
     assert "... and 1 more [model_mismatch]\n" in words
-    assert "252 problem(s)" in words
+    assert "252 problems" in words
 
 
 def test_as_data_the_first_hundred_bad_lines_are_told_and_all_are_counted(
@@ -304,7 +304,7 @@ def test_brackets_in_a_line_are_shown_as_they_are(tmp_path: Path, capsys: pytest
 
     report_problems([write(folder, make_line("a"))], os.environ, as_json=False)
 
-    assert "[red]/job.yaml: ok, 1 requests" in capsys.readouterr().err.replace("\n", "")
+    assert "[red]/job.yaml: ok, 1 request" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_no_job_at_all_is_a_mistake() -> None:
