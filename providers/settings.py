@@ -43,6 +43,12 @@ class CloudSettings:
     request_timeout_s: float = 60.0
 
 
+def list_emulated(settings: CloudSettings) -> tuple[str, ...]:
+    """The rented clouds whose API is on this computer: emulators of them."""
+    urls = {"runpod": settings.runpod_base_url, "lambda": settings.lambda_base_url}
+    return tuple(name for name, url in urls.items() if is_loopback(url))
+
+
 def load_cloud_settings(environ: Mapping[str, str]) -> CloudSettings:
     """Read the variables of docs/clouds.md; raises SpecError for a value that cannot be meant, CredentialError for a key
     that cannot be sent. A missing key is no error yet."""

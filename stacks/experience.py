@@ -22,7 +22,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     model: where its weights are from, since an inline template has no version. bytes: of the bodies of the requests that
     were answered; max_output_tokens: what these would have allowed, 0 when lines name no limit. work_s: seconds of work of
-    all machines together; boot_s: the mean until a machine joined.
+    all machines together; boot_s: the mean until a machine joined. is_emulated: its cloud was an emulator, which says
+    nothing about a real one.
     """
 
     run: str
@@ -40,6 +41,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     machines: int = 1
     work_s: float = 0.0
     boot_s: float | None = None
+    is_emulated: bool = False
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -58,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     lifetime_s: how long the lease lasts. settle_s: how long an unclear create may stay invisible. resumes: the earlier run
     whose results were taken over, "" for none; then `input` counts only what is left. staged: the job's input in S3 as it
-    was when it was counted; the run reads the copy in its own folder.
+    was when it was counted; the run reads the copy in its own folder. emulated: clouds that were emulators.
     """
 
     version: int = VERSION
@@ -78,6 +78,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     taken_over: TakenOver | None = None
     staged: InputObject | None = None
     policy: PolicyResult | None = None
+    emulated: tuple[str, ...] = ()
 
     @property
     def requests(self) -> int:
@@ -104,6 +105,7 @@ def make_plan(
     line_limit: int = 0,
     measured: Sequence[Measured] = (),
     left_out: Sequence[LeftOut] = (),
+    emulated: Sequence[str] = (),
 ) -> Plan:
     """Rank the offers and freeze the decision; raises NoCapacity without offers and LimitError for what limits forbid.
 
@@ -112,8 +114,9 @@ def make_plan(
     choices = _rank(job, offers)
     first = choices[0].offer
     lifetime_s = _choose_lifetime(job)
+    is_emulated = first.cloud in emulated
     estimate = make_estimate(
-        choose_basis(job, template, first, summary, measured),
+        choose_basis(job, template, first, summary, [each for each in measured if each.is_emulated == is_emulated]),
         replicas=job.machines.replicas,
         usd_per_hour=first.price_usd_per_hour,
         max_usd=job.limits.max_usd,
@@ -133,6 +136,7 @@ def make_plan(
         settle_s=settle_s,
         estimate=estimate,
         left_out=(*left_out, *_list_too_dear(job, offers)),
+        emulated=tuple(emulated),
     )
 
 

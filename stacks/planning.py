@@ -14,7 +14,7 @@ import msgspec
 
 from providers.cloud import Need, Offer
 from providers.registry import make_cloud
-from providers.settings import load_cloud_settings
+from providers.settings import list_emulated, load_cloud_settings
 from runtime.batch_input import InputReport, check_input
 from runtime.object_settings import is_object_address
 from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, Problem, SpecError
@@ -82,6 +82,7 @@ def plan_work(
         summary=_count_prompts(loaded, summary, line_limit),
         offers=gate.sift(offers),
         measured=load_history(get_home()),
+        emulated=list_emulated(load_cloud_settings(os.environ)),
         left_out=find_left_out(loaded.job, offers, ask=_ask_widely),
         ports=pick_ports(loaded.job.machines.replicas),
         settle_s=choose_settle_s((each.cloud for each in loaded.job.machines.candidates), os.environ),

@@ -181,6 +181,7 @@ def _measure(plan: Plan, machines: Sequence[MachineReceipt], progress: Progress,
         machines=len(worked),
         work_s=round(sum(each.work_s for each in worked), 1),
         boot_s=round(sum(each.boot_s for each in worked) / len(worked), 1),
+        is_emulated=worked[0].cloud in plan.emulated,
     )
 
 

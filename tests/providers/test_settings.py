@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from providers.secret import Secret
-from providers.settings import LAMBDA_URL, RUNPOD_URL, CloudSettings, load_cloud_settings, require_key
+from providers.settings import (
+    LAMBDA_URL,
+    RUNPOD_URL,
+    CloudSettings,
+    list_emulated,
+    load_cloud_settings,
+    require_key,
+)
 from schemas.errors import CredentialError, SpecError
 
 
@@ -108,3 +115,10 @@ def test_a_secret_is_shown_nowhere() -> None:
     assert secret.reveal() == "rpa_1"
     with pytest.raises(TypeError):
         pickle.dumps(settings)
+
+
+def test_a_cloud_whose_api_is_on_this_computer_is_an_emulator() -> None:
+    settings = load_cloud_settings({"RUNPOD_BASE_URL": "http://127.0.0.1:4010/v2"})
+
+    assert list_emulated(settings) == ("runpod",)
+    assert list_emulated(load_cloud_settings({})) == ()

@@ -13,6 +13,7 @@ from schemas.job import Candidate, Limits
 from stacks.estimate import InputSummary
 from stacks.plan import Plan, load_plan, save_plan
 from tests.stacks.run_files import make_h100, make_job, make_offer, make_summary, plan_for
+from tests.stacks.test_experience import make_measured
 
 PODS = Candidate(cloud="runpod", gpu="H100", max_usd_per_hour=4.0)
 
@@ -173,3 +174,15 @@ def test_the_time_of_an_estimate_ends_with_the_lease_whichever_limit_ends_it() -
 
     assert [plan.estimate.high_hours for plan in plans] == [2.0, 1.0, 2.0]
     assert all("batch_expired" in plan.estimate.warnings[0] for plan in plans)
+
+
+def test_runs_on_an_emulator_teach_only_plans_on_one() -> None:
+    real = make_measured(boot_s=180.0)
+    emulated = make_measured("r2", boot_s=2.0, is_emulated=True)
+
+    plans = [
+        plan_for(make_job(), make_h100(), measured=[real, emulated], emulated=clouds) for clouds in ((), ("runpod",))
+    ]
+
+    assert [plan.estimate.basis.boot_minutes.span.likely for plan in plans if plan.estimate.basis] == [3.0, 2 / 60]
+    assert [plan.emulated for plan in plans] == [(), ("runpod",)]

@@ -172,6 +172,7 @@ def test_what_the_run_measured_is_what_the_next_plan_learns_from(folder: RunFold
     save_receipt(folder, make_receipt(folder, plan, START + HOUR))
 
     (measured,) = load_history(folder.root.parent.parent)
+    assert not measured.is_emulated
     assert (measured.template, measured.model, measured.gpu) == ("tiny@1.0.0", "builtin:tiny-chat", "cpu")
     assert (measured.requests, measured.bytes, measured.max_output_tokens) == (50, 20_000, 2500)
     assert (measured.prompt_tokens, measured.output_tokens) == (5000, 2500)
@@ -193,6 +194,17 @@ def test_machines_of_two_kinds_measure_nothing(folder: RunFolder) -> None:
     write_progress(folder, make_progress("finished", ended_at=START + 50))
 
     assert make_receipt(folder, plan, START + HOUR).measured is None
+
+
+def test_what_an_emulator_has_shown_is_marked(folder: RunFolder, plan: Plan) -> None:
+    note_machine(folder, "m0", "created", "deleted")
+    join_machine(folder, make_record(), at=START + 10)
+    write_progress(folder, make_progress("finished", total=100, completed=100, ended_at=START + 50))
+
+    receipt = make_receipt(folder, msgspec.structs.replace(plan, emulated=("local",)), START + HOUR)
+
+    assert receipt.measured is not None
+    assert receipt.measured.is_emulated
 
 
 def test_what_was_taken_over_from_an_earlier_run_is_not_measured_again(folder: RunFolder, plan: Plan) -> None:
