@@ -71,7 +71,7 @@ class JobRun:
                 if use is not None:
                     self._note(name, *use(step, self))
             else:
-                self._note(name, *self._run_step(step, when if name == cancel_at else None))
+                self._note(name, *self._run_step(step, when if cancel_at and name == cancel_at else None))
                 self._read_back(step)
         return self
 
