@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import ipaddress
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from schemas.errors import CredentialError, SpecError
+from schemas.loopback import is_loopback
 
 SCHEME = "s3://"
 _METADATA = ("169.254.169.254", 80)
@@ -91,20 +91,13 @@ def _choose_endpoint(url: str) -> str:
     parts = urlsplit(url)
     if not url or parts.scheme == "https":
         return url.rstrip("/")
-    if parts.scheme == "http" and _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and is_loopback(url):
         return url.rstrip("/")
     raise SpecError(
         f"{parts.scheme or 'this'}://{parts.hostname or ''} would show keys and data to whoever is on the way",
         where="AWS_ENDPOINT_URL",
         fix="Use https://; plain http:// only for a server on this computer.",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _choose_session_token(environ: Mapping[str, str], profile: Mapping[str, str]) -> str:

@@ -26,8 +26,15 @@ class BudgetCare:
         self.folder = folder
         self.plan = plan
         self.written = 0.0
+        self._has_limit = plan.job.limits.max_usd is not None
+
+    def is_used_up(self) -> bool:
+        """Whether the batch must stop now; a run without a limit has nothing to look at."""
+        return self._has_limit and is_budget_used_up(self.plan, read_ledger(self.folder), time.time())
 
     def refresh(self) -> None:
+        if not self._has_limit:
+            return
         now = time.time()
         ends_at = find_budget_end(self.plan, read_ledger(self.folder), now)
         if ends_at is None:

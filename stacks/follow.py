@@ -16,18 +16,14 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from schemas.errors import LeaseholdError
 from schemas.events import read_events
 from schemas.files import create_file
 from schemas.status import Event, Status
 from stacks.console import leave_room
+from stacks.death_watch import DeathWatch
 from stacks.display import render_live
 from stacks.run_folder import RunFolder
-from stacks.run_processes import is_lifecycle_alive
 from stacks.run_status import is_over, read_progress, read_status
-
-_START_PATIENCE_S = 30.0
-_DEATH_PATIENCE_S = 3.0
 
 
 def request_cancel(folder: RunFolder, reason: str) -> None:
@@ -103,8 +99,7 @@ def _print_events(folder: RunFolder, console: Console, offset: int) -> int:
 
 def _watch(folder: RunFolder, look: Callable[[], None]) -> Iterator[Status]:
     """Statuses, several a second, the last one final; `look` is called each time, also before there is one."""
-    started = time.monotonic()
-    dead_since: float | None = None
+    deaths = DeathWatch(folder)
     while True:
         look()
         status = read_status(folder)
@@ -112,17 +107,9 @@ def _watch(folder: RunFolder, look: Callable[[], None]) -> Iterator[Status]:
             yield status
             if is_over(status):
                 return
-        if is_lifecycle_alive(folder):
-            dead_since = None
-        else:
-            dead_since = dead_since or time.monotonic()
-            patience_s = _DEATH_PATIENCE_S if status is not None else _START_PATIENCE_S
-            if time.monotonic() - max(dead_since, started) > patience_s and not is_over(read_status(folder)):
-                raise LeaseholdError(
-                    "the run's life cycle process is dead",
-                    where=folder.run,
-                    fix=f"Free its machines: ./inv release {folder.run}   (its log: {folder.lifecycle_log})",
-                )
+        death = deaths.find_death(status)
+        if death is not None:
+            raise death
         time.sleep(0.1)
 
 

@@ -9,14 +9,11 @@ import msgspec
 
 from schemas.errors import Interrupted, LeaseholdError, SpecError
 from schemas.status import Released, RequestCounts, Status
+from stacks.death_watch import DeathWatch
 from stacks.plan import Plan
 from stacks.receipt import load_receipt
 from stacks.run_folder import RunFolder
-from stacks.run_processes import is_lifecycle_alive
 from stacks.run_status import is_over, read_status
-
-_START_PATIENCE_S = 30.0
-_DEATH_PATIENCE_S = 3.0
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +40,7 @@ class JobTurn:
         self.status: Status | None = None
         self.error: LeaseholdError | None = None
         self.not_run = 0
-        self._started_at = 0.0
-        self._dead_since: float | None = None
+        self._deaths: DeathWatch | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -90,7 +86,7 @@ class JobTurn:
 
     def take_folder(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._started_at = time.monotonic()
+        self._deaths = DeathWatch(folder)
 
     def fail(self, error: LeaseholdError) -> None:
         self.error = error
@@ -103,19 +99,8 @@ class JobTurn:
         if is_over(self.status):
             receipt = load_receipt(self.folder)
             self.not_run = receipt.requests_not_run if receipt else 0
-        if is_lifecycle_alive(self.folder):
-            self._dead_since = None
-        elif not is_over(self.status):
-            self._judge_death(self.folder)
-
-    def _judge_death(self, folder: RunFolder) -> None:
-        """Its last word may be on its way, and at the very start it has not said yet who it is."""
-        now = time.monotonic()
-        self._dead_since = self._dead_since or now
-        patience_s = _DEATH_PATIENCE_S if self.status else _START_PATIENCE_S
-        if now - max(self._dead_since, self._started_at) > patience_s and not is_over(read_status(folder)):
-            fix = f"Free its machines: ./inv release {folder.run}   (its log: {folder.lifecycle_log})"
-            self.error = LeaseholdError("the run's life cycle process is dead", where=folder.run, fix=fix)
+        elif self._deaths is not None:
+            self.error = self._deaths.find_death(self.status)
 
     def sum_up(self) -> JobResult:
         """For a job that has ended, or will not start any more."""

@@ -26,11 +26,11 @@ from schemas.events import append_event
 from schemas.failure import read_failures
 from schemas.status import State, StopReason
 from stacks.batch_stop import stop_dispatcher
-from stacks.budget import BudgetCare, is_budget_used_up
+from stacks.budget import BudgetCare
 from stacks.collecting import collect_records, collect_results
 from stacks.count_words import count_things
 from stacks.dispatcher_care import DispatcherCare
-from stacks.ledger import read_joined, read_ledger
+from stacks.ledger import read_joined
 from stacks.machine_care import MachineCare
 from stacks.notifier import Notifier
 from stacks.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
@@ -131,7 +131,7 @@ class Lifecycle:
             return "batch_cancelled"
         if time.time() >= self.plan.created_at + self.plan.lifetime_s:
             return "batch_expired"
-        if is_budget_used_up(self.plan, read_ledger(self.folder), time.time()):
+        if self.budget.is_used_up():
             return "budget_exceeded"
         return None
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.status import Status
-from stacks import follow
+from stacks import death_watch
 from stacks.follow import follow_run, request_cancel
 from stacks.run_folder import RunFolder
 from stacks.run_processes import RunProcesses, save_processes
@@ -98,7 +98,7 @@ def test_following_goes_on_until_the_last_word(
 def test_a_dead_life_cycle_is_told_with_what_to_do(
     folder: RunFolder, writer: StatusWriter, lifecycle: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "_DEATH_PATIENCE_S", 0.1)
+    monkeypatch.setattr(death_watch, "_DEATH_PATIENCE_S", 0.1)
     writer.enter("in_progress")
     lifecycle.kill()
     lifecycle.wait()
@@ -114,7 +114,7 @@ def test_a_dead_life_cycle_is_told_with_what_to_do(
 def test_a_life_cycle_that_never_started_is_waited_for_and_then_told(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "_START_PATIENCE_S", 0.2)
+    monkeypatch.setattr(death_watch, "_START_PATIENCE_S", 0.2)
 
     with pytest.raises(LeaseholdError, match="dead"):
         follow_run(folder, make_console(), cancel_on_interrupt=False)
@@ -123,7 +123,7 @@ def test_a_life_cycle_that_never_started_is_waited_for_and_then_told(
 def test_a_life_cycle_that_ends_in_good_order_is_not_called_dead(
     folder: RunFolder, writer: StatusWriter, lifecycle: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "_DEATH_PATIENCE_S", 0.0)
+    monkeypatch.setattr(death_watch, "_DEATH_PATIENCE_S", 0.0)
     writer.enter("in_progress")
     writer.end("cancelled", "verified", 7, "cancelled")
     lifecycle.kill()
