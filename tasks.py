@@ -20,7 +20,7 @@ _JSON = "print data as JSON on stdout"
 def demo(_context: Context, keep: bool = False, json: bool = False) -> None:
     """Run jobs/demo.yaml on this machine, start to end."""
     from stacks.run_folder import PROJECT
-    from stacks.running import run_job
+    from stacks.verbs.running import run_job
 
     sys.exit(run_job(PROJECT / "jobs" / "demo.yaml", keep=keep, as_json=json))
 
@@ -28,7 +28,7 @@ def demo(_context: Context, keep: bool = False, json: bool = False) -> None:
 @task(help={"json": _JSON})
 def doctor(_context: Context, json: bool = False) -> None:
     """Show what is installed, which keys are set, and whether each cloud answers."""
-    from stacks.doctor import report_checks
+    from stacks.verbs.doctor import report_checks
 
     sys.exit(report_checks(as_json=json))
 
@@ -43,7 +43,7 @@ def doctor(_context: Context, json: bool = False) -> None:
 )
 def validate(_context: Context, job: list[str], json: bool = False, github: bool = False) -> None:
     """Check jobs with their templates and inputs, every problem at once; contacts nothing."""
-    from stacks.validation import report_problems
+    from stacks.verbs.validation import report_problems
 
     sys.exit(report_problems([Path(each) for each in job], os.environ, as_json=json, as_github=github))
 
@@ -57,8 +57,8 @@ def validate(_context: Context, job: list[str], json: bool = False, github: bool
 def schema(_context: Context, template: bool = False, page: bool = False) -> None:
     """Print the JSON Schema of a job, or of a template."""
     from schemas.spec_schema import render_schema
-    from stacks.console import print_text
-    from stacks.json_page import write_pages
+    from stacks.terminal.console import print_text
+    from stacks.verbs.json_page import write_pages
 
     if page:
         write_pages()
@@ -88,9 +88,9 @@ def new(
     endpoint: str = "",
 ) -> None:
     """Print a commented job to start from: ./inv new > my-job.yaml."""
-    from stacks.console import print_text
-    from stacks.job_flags import JobFlags
-    from stacks.job_writing import render_example
+    from stacks.terminal.console import print_text
+    from stacks.verbs.job_flags import JobFlags
+    from stacks.verbs.job_writing import render_example
 
     flags = JobFlags(model=model, gpu=gpu, cloud=cloud, input=input, name=name, endpoint=endpoint)
     print_text(render_example(template=template, flags=flags))
@@ -109,7 +109,7 @@ def offers(
     _context: Context, job: str = "", gpu: str = "", count: int = 1, cloud: str = "", json: bool = False
 ) -> None:
     """Show what could be rented now, with prices."""
-    from stacks.offers import report_offers
+    from stacks.verbs.offers import report_offers
 
     sys.exit(report_offers(job=job, gpu=gpu, count=count, cloud=cloud, as_json=json))
 
@@ -124,8 +124,8 @@ def offers(
 )
 def plan(_context: Context, job: str, limit: str = "", markdown: bool = False, json: bool = False) -> None:
     """Show offers, cost and limits of a job; spends nothing."""
-    from stacks.markdown_report import print_plan_markdown
-    from stacks.running import parse_limit, show_plan
+    from stacks.verbs.markdown_report import print_plan_markdown
+    from stacks.verbs.running import parse_limit, show_plan
 
     if markdown:
         print_plan_markdown(Path(job), line_limit=parse_limit(limit))
@@ -142,7 +142,7 @@ def plan(_context: Context, job: str, limit: str = "", markdown: bool = False, j
 )
 def changed_jobs(_context: Context, base: str, affected: bool = False, json: bool = False) -> None:
     """Print the jobs that have changed since a commit, one a line, as git sees it."""
-    from stacks.changed_jobs import report_changed_jobs
+    from stacks.verbs.changed_jobs import report_changed_jobs
 
     report_changed_jobs(base, affected=affected, as_json=json)
 
@@ -197,8 +197,8 @@ def run(
     max_hours: str = "",
 ) -> None:
     """Run a job: rent machines, answer every request, give the machines back, prove it."""
-    from stacks.job_flags import JobFlags
-    from stacks.running import parse_limit, pick_job, run_job
+    from stacks.verbs.job_flags import JobFlags
+    from stacks.verbs.running import parse_limit, pick_job, run_job
 
     flags = JobFlags(
         model=model,
@@ -214,7 +214,7 @@ def run(
         max_hours=max_hours,
     )
     if len(job) > 1:
-        from stacks.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
+        from stacks.verbs.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
 
         refuse_flags_of_one_job({"--run": run, "--detach": detach}, flags)
         sys.exit(
@@ -246,7 +246,7 @@ def run(
 @task(help={"run": _RUN + "; without it: all runs", "json": _JSON})
 def status(_context: Context, run: str = "", json: bool = False) -> None:
     """Show the state of a run, or of all runs."""
-    from stacks.reading import report_status
+    from stacks.verbs.reading import report_status
 
     report_status(run, as_json=json)
 
@@ -254,7 +254,7 @@ def status(_context: Context, run: str = "", json: bool = False) -> None:
 @task(help={"run": _RUN, "json": "print the events as JSON lines on stdout"})
 def follow(_context: Context, run: str = "", json: bool = False) -> None:
     """Watch a run until it has ended; Ctrl-C ends only the watching."""
-    from stacks.running import follow_existing
+    from stacks.verbs.running import follow_existing
 
     sys.exit(follow_existing(run, as_json=json))
 
@@ -268,7 +268,7 @@ def follow(_context: Context, run: str = "", json: bool = False) -> None:
 )
 def logs(_context: Context, run: str = "", source: str = "events", json: bool = False) -> None:
     """Print a run's log."""
-    from stacks.reading import print_logs
+    from stacks.verbs.reading import print_logs
 
     print_logs(run, source, as_json=json)
 
@@ -276,7 +276,7 @@ def logs(_context: Context, run: str = "", source: str = "events", json: bool = 
 @task(help={"run": _RUN, "output": "copy the results to this folder", "json": _JSON})
 def results(_context: Context, run: str = "", output: str = "", json: bool = False) -> None:
     """Say where a run's results are, or copy them."""
-    from stacks.reading import report_results
+    from stacks.verbs.reading import report_results
 
     report_results(run, output, as_json=json)
 
@@ -284,7 +284,7 @@ def results(_context: Context, run: str = "", output: str = "", json: bool = Fal
 @task(help={"run": _RUN, "json": _JSON})
 def receipt(_context: Context, run: str = "", json: bool = False) -> None:
     """Show what a run has cost."""
-    from stacks.reading import report_receipt
+    from stacks.verbs.reading import report_receipt
 
     report_receipt(run, as_json=json)
 
@@ -292,7 +292,7 @@ def receipt(_context: Context, run: str = "", json: bool = False) -> None:
 @task(help={"run": _RUN, "output": "write the page to this file", "show": "open it in a browser"})
 def report(_context: Context, run: str = "", output: str = "", show: bool = False) -> None:
     """Write a run's report: one HTML page that needs no network, to keep, send and print."""
-    from stacks.report import write_report
+    from stacks.report.report import write_report
 
     write_report(run, output=output, show=show)
 
@@ -300,7 +300,7 @@ def report(_context: Context, run: str = "", output: str = "", show: bool = Fals
 @task(help={"run": _RUN})
 def cancel(_context: Context, run: str = "") -> None:
     """Stop a run: keep what is finished, give the machines back."""
-    from stacks.running import cancel_run
+    from stacks.verbs.running import cancel_run
 
     sys.exit(cancel_run(run))
 
@@ -308,7 +308,7 @@ def cancel(_context: Context, run: str = "") -> None:
 @task(help={"run": _RUN, "force": "without Pulumi's lock and state: sweep the clouds by the lease alone"})
 def release(_context: Context, run: str = "", force: bool = False) -> None:
     """Give back all machines of a run and prove it."""
-    from stacks.running import release_existing
+    from stacks.verbs.running import release_existing
 
     sys.exit(release_existing(run, force=force))
 
@@ -338,9 +338,9 @@ def resume(
     json: bool = False,
 ) -> None:
     """Do what a run has not finished, in a new run whose results are the whole: old answers and new ones."""
-    from stacks.prefix_resume import resume_from
-    from stacks.resuming import AS_BEFORE
-    from stacks.running import parse_limit
+    from stacks.verbs.prefix_resume import resume_from
+    from stacks.verbs.resuming import AS_BEFORE
+    from stacks.verbs.running import parse_limit
 
     code = resume_from(
         run,
@@ -369,9 +369,9 @@ def retry(
     json: bool = False,
 ) -> None:
     """Like resume, and send again what failed for good; failed lines may have been corrected."""
-    from stacks.prefix_resume import resume_from
-    from stacks.resuming import AS_BEFORE
-    from stacks.running import parse_limit
+    from stacks.verbs.prefix_resume import resume_from
+    from stacks.verbs.resuming import AS_BEFORE
+    from stacks.verbs.running import parse_limit
 
     code = resume_from(
         run,
@@ -390,7 +390,7 @@ def retry(
 @task(help={"run": _RUN, "machine": "the machine's index"})
 def ssh(_context: Context, run: str = "", machine: int = 0) -> None:
     """Open a shell on a machine of a run."""
-    from stacks.reading import open_shell
+    from stacks.verbs.reading import open_shell
 
     open_shell(run, machine)
 
@@ -398,7 +398,7 @@ def ssh(_context: Context, run: str = "", machine: int = 0) -> None:
 @task(help={"yes": "end what is past its expiry; without it only show it", "cloud": "only this cloud", "json": _JSON})
 def reap(_context: Context, yes: bool = False, cloud: str = "", json: bool = False) -> None:
     """Find machines that outlived their lease, and end them with --yes; needs no state."""
-    from stacks.reaping import report_leftovers
+    from stacks.releasing.reaping import report_leftovers
 
     sys.exit(report_leftovers(act=yes, cloud=cloud, as_json=json))
 
@@ -428,7 +428,7 @@ def dispatch(
     ordered: bool = False,
 ) -> None:
     """Send a batch file to servers that you already run; rents nothing."""
-    from stacks.dispatching import dispatch_to_servers
+    from stacks.verbs.dispatching import dispatch_to_servers
 
     code = dispatch_to_servers(
         Path(input),
@@ -446,7 +446,7 @@ def dispatch(
 @task(help={"cloud": "runpod or lambda; left out: both"})
 def emulate(_context: Context, cloud: str = "") -> None:
     """Run the clouds' emulators in the foreground and print the exports that point at them."""
-    from stacks.emulating import run_emulators
+    from stacks.verbs.emulating import run_emulators
 
     sys.exit(run_emulators(cloud))
 
@@ -454,8 +454,8 @@ def emulate(_context: Context, cloud: str = "") -> None:
 @task
 def env(_context: Context) -> None:
     """Print exports, so that eval "$(./inv env)" makes plain pulumi work."""
-    from stacks.console import print_text
     from stacks.exports import render_exports
+    from stacks.terminal.console import print_text
 
     print_text(render_exports(os.environ))
 
@@ -466,8 +466,8 @@ def completion(_context: Context, shell: str = "bash") -> None:
     from invoke.collection import Collection
 
     from schemas.errors import SpecError
-    from stacks.console import print_text
     from stacks.run_folder import PROJECT
+    from stacks.terminal.console import print_text
     from toolchain.completion import SHELLS, render_completion
 
     if shell not in SHELLS:

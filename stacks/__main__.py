@@ -9,14 +9,14 @@ import pulumi
 
 from providers.lease import LEASE_FILE
 from schemas.errors import LeaseholdError, SpecError
-from stacks.plan import Plan, load_plan, save_plan
-from stacks.planning import draw_up_plan
-from stacks.prefix_claim import claim_output, keep_claim
+from stacks.planning.plan import Plan, load_plan, save_plan
+from stacks.planning.planning import draw_up_plan
+from stacks.planning.prefix_claim import claim_output, keep_claim
+from stacks.planning.staging import keep_input
 from stacks.program import declare_stack
-from stacks.release import is_proven
+from stacks.releasing.release import is_proven
 from stacks.run_folder import PROJECT, RunFolder, get_home, open_run
 from stacks.stack import LIFECYCLE_MARK
-from stacks.staging import keep_input
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ printf '%s\\n' "${key_variable}" | {ssh}
 
 def render_done(folder: RunFolder, python: str) -> str:
     """Wait for the end of the batch; only under plain `pulumi up`."""
-    return f"exec {_quote(python)} -m stacks.done {_quote(folder.root)}\n"
+    return f"exec {_quote(python)} -m stacks.lifecycle.done {_quote(folder.root)}\n"
 
 
 def _detach(command: str, log: str) -> str:

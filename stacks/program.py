@@ -29,7 +29,6 @@ from runtime.object_settings import is_object_address
 from schemas.machine import MachineRecord
 from schemas.ssh import SshTarget
 from schemas.status import Progress
-from stacks.attempts import Attempt, load_attempts
 from stacks.commands import (
     render_dispatch_start,
     render_dispatch_stop,
@@ -38,10 +37,11 @@ from stacks.commands import (
     render_key_delivery,
     render_leave,
 )
-from stacks.launch import make_engine_launch, render_engine_start
-from stacks.plan import RELEASE_DEADLINE_S, Plan, PlannedMachine
+from stacks.launch.launch import make_engine_launch, render_engine_start
+from stacks.launch.secret_reference import load_secret
+from stacks.planning.plan import RELEASE_DEADLINE_S, Plan, PlannedMachine
 from stacks.run_folder import RunFolder
-from stacks.secret_reference import load_secret
+from stacks.runs.attempts import Attempt, load_attempts
 
 
 def declare_stack(plan: Plan, folder: RunFolder, *, by_hand: bool) -> None:
@@ -120,7 +120,7 @@ def make_manifest(plan: Plan, folder: RunFolder) -> Manifest:
         socket_dir=make_socket_folder(folder.root),
         ssh_key_file=str(folder.ssh_key),
         engine_key_file=str(folder.engine_key),
-        on_end=(sys.executable, "-m", "stacks.orphan_release", str(folder.root)),
+        on_end=(sys.executable, "-m", "stacks.lifecycle.orphan_release", str(folder.root)),
         budget_file=str(folder.budget),
         seal=is_object_address(job.output),
     )

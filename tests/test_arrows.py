@@ -30,6 +30,20 @@ RUNTIME_FOR_STACKS = {
     "runtime.prefix_results",
     "runtime.takeover",
 }
+# The floors of stacks/, the lowest first: a folder there imports what stands before it, and never what comes after.
+FLOORS_OF_STACKS = (
+    "terminal",
+    "launch",
+    "policy",
+    "planning",
+    "runs",
+    "notifications",
+    "releasing",
+    "lifecycle",
+    "report",
+    "verbs",
+)
+GROUND_OF_STACKS = {"run_folder", "stack"}
 ONLY_IN = {
     "pulumi": {"providers/resources.py", "stacks/program.py", "stacks/__main__.py", "toolchain/command_plugin"},
     "pulumi_command": {"stacks/program.py"},
@@ -44,19 +58,19 @@ READS_ENVIRONMENT = {
     "runtime/delivery.py",
     "runtime/dispatcher.py",
     "stacks/__main__.py",
-    "stacks/dispatching.py",
-    "stacks/doctor.py",
-    "stacks/emulating.py",
-    "stacks/lifecycle.py",
-    "stacks/object_access.py",
-    "stacks/offers.py",
-    "stacks/orphan_release.py",
-    "stacks/planning.py",
+    "stacks/verbs/dispatching.py",
+    "stacks/verbs/doctor.py",
+    "stacks/verbs/emulating.py",
+    "stacks/lifecycle/__main__.py",
+    "stacks/planning/object_access.py",
+    "stacks/verbs/offers.py",
+    "stacks/lifecycle/orphan_release.py",
+    "stacks/planning/planning.py",
     "stacks/program.py",
-    "stacks/reaping.py",
+    "stacks/releasing/reaping.py",
     "stacks/run_folder.py",
-    "stacks/running.py",
-    "stacks/token_release.py",
+    "stacks/verbs/running.py",
+    "stacks/releasing/token_release.py",
     "toolchain",
 }
 
@@ -108,6 +122,32 @@ def test_a_room_imports_only_what_its_arrows_allow(room: str) -> None:
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
 
     assert wrong == []
+
+
+def test_every_folder_of_stacks_has_its_floor() -> None:
+    folders = {path.parent.name for path in (ROOT / "stacks").glob("*/__init__.py")}
+
+    assert folders == set(FLOORS_OF_STACKS)
+
+
+@pytest.mark.parametrize("folder", FLOORS_OF_STACKS)
+def test_a_folder_of_stacks_imports_only_what_stands_below_it(folder: str) -> None:
+    below = {*FLOORS_OF_STACKS[: FLOORS_OF_STACKS.index(folder) + 1], *GROUND_OF_STACKS}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / "stacks" / folder).glob("*.py")
+        for name in list_imports(path)
+        if name.startswith("stacks.") and name.split(".")[1] not in below
+    ]
+
+    assert wrong == []
+
+
+def test_the_ground_of_stacks_imports_no_folder_of_stacks() -> None:
+    paths = [ROOT / "stacks" / f"{name}.py" for name in GROUND_OF_STACKS]
+    names = {name for path in paths for name in list_imports(path) if name.startswith("stacks.")}
+
+    assert names <= {f"stacks.{name}" for name in GROUND_OF_STACKS}
 
 
 @pytest.mark.parametrize("package", ONLY_IN)

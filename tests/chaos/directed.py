@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import psutil
 
-from stacks.ledger import read_ledger
 from stacks.run_folder import RunFolder
+from stacks.runs.ledger import read_ledger
 from tests.chaos.account import EmulatedAccount
 from tests.chaos.engine_run import is_victim, read_words
 from tests.chaos.scenario import CloudKind

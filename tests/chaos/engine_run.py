@@ -286,5 +286,5 @@ def is_victim(victim: str, words: list[str]) -> bool:
         case "tunnel":
             return program == "ssh" and "-L" in words
         case "orphan release":
-            return "stacks.orphan_release" in words
+            return "stacks.lifecycle.orphan_release" in words
     raise AssertionError(victim)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from schemas.errors import CancelledError
-from stacks.start import launch_run, prepare_run
+from stacks.verbs.start import launch_run, prepare_run
 from tests.chaos.account import EmulatedAccount
 from tests.chaos.directed import SLOW, kill, open_emulated, read_ids, wait_for_event
 from tests.chaos.engine_run import is_victim, read_words
@@ -63,7 +63,7 @@ def test_a_life_cycle_that_starts_after_its_release_makes_no_machine_that_stays(
 ) -> None:
     for name, value in workshop.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("stacks.start.start_lifecycle", lambda *_, **__: 0)
+    monkeypatch.setattr("stacks.verbs.start.start_lifecycle", lambda *_, **__: 0)
     plan = prepare_run(workshop.write_job(), run="late")
     folder = launch_run(plan, workshop.environment, keep=False, detached=True)
     release(workshop, "late")

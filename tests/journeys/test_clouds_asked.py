@@ -12,7 +12,7 @@ import pytest
 
 from schemas.job import load_job
 from stacks.run_folder import PROJECT
-from stacks.start import prepare_run
+from stacks.verbs.start import prepare_run
 from tests.journeys.emulated_clouds import ON_LAMBDA, ON_RUNPOD, EmulatedClouds, open_emulated_clouds
 from tests.journeys.workshop import Workshop
 

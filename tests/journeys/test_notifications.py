@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.workshop import Workshop, end_hard
-from tests.stacks.hook_server import HANG, HookServer
+from tests.stacks.notifications.hook_server import HANG, HookServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 

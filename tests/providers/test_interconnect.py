@@ -13,7 +13,7 @@ from providers.interconnect import find_interconnect, is_connected, list_connect
 from providers.local import LocalCloud
 from schemas.errors import SpecError
 from schemas.job import Candidate
-from stacks.planning import make_need
+from stacks.planning.planning import make_need
 from tests.providers.fake_api import make_lambda, make_lambda_api, make_runpod, make_runpod_api, make_type, reply
 
 

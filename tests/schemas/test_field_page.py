@@ -16,7 +16,7 @@ from schemas import field_page
 from schemas.field_page import PAGE, render_fields, update_page
 from schemas.spec_schema import SchemaName, list_properties, load_schema
 from schemas.template import find_template
-from stacks.validation import report_problems
+from stacks.verbs.validation import report_problems
 from tests.schemas.spec_files import PROJECT
 
 TEXT = (PROJECT / PAGE).read_text(encoding="utf-8")

@@ -27,9 +27,9 @@ from schemas.status import (
     Usage,
     format_time,
 )
-from stacks.attempts import Attempt
-from stacks.receipt import MachineReceipt, Receipt
-from stacks.run_processes import RunProcesses
+from stacks.runs.attempts import Attempt
+from stacks.runs.receipt import MachineReceipt, Receipt
+from stacks.runs.run_processes import RunProcesses
 from stacks.stack import ProcessMark
 
 COUNTS = RequestCounts(total=10, completed=7, failed=1)

@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import SpecError
 from schemas.template import Template, load_template, resolve_template
 from schemas.template_check import BUILTIN_MODELS, LLAMACPP_OPTIONS
-from stacks.launch_llamacpp import list_llamacpp_refusals
+from stacks.launch.llamacpp import list_llamacpp_refusals
 from tests.schemas.spec_files import PROJECT, TEMPLATE, load_text
 
 # The template that AIBrix documents for its cloud resource manager, with its number written as text.

@@ -17,8 +17,8 @@ from schemas.machine import MachineRecord
 from schemas.names import make_machine_name
 from schemas.status import Progress, RequestCounts
 from schemas.template import Accelerator, EngineSpec, ModelSource, Template, TemplateSpec
-from stacks.estimate import InputSummary
-from stacks.plan import Plan, make_plan
+from stacks.planning.estimate import InputSummary
+from stacks.planning.plan import Plan, make_plan
 from stacks.run_folder import RunFolder
 from tests.providers.scripted_cloud import make_intent
 

@@ -26,8 +26,8 @@ from stacks.commands import (
     render_key_delivery,
     render_leave,
 )
-from stacks.ledger import read_joined
 from stacks.run_folder import RunFolder
+from stacks.runs.ledger import read_joined
 from tests.stacks.run_files import make_folder, make_record
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -258,7 +258,7 @@ def test_without_the_key_it_fails_and_says_which(folder: RunFolder) -> None:
 def test_done_becomes_the_process_that_waits(odd_folder: RunFolder) -> None:
     done = run(render_done(odd_folder, "/bin/echo"))
 
-    assert done.stdout.decode() == f"-m stacks.done {odd_folder.root}\n"
+    assert done.stdout.decode() == f"-m stacks.lifecycle.done {odd_folder.root}\n"
 
 
 def _wait_for(path: Path, timeout_s: float = 10) -> None:

@@ -20,10 +20,10 @@ from runtime.manifest import Manifest
 from schemas.errors import CredentialError
 from schemas.job import Candidate, Dispatch, Limits
 from schemas.machine import MachineRecord
-from stacks.attempts import Attempt, save_attempts
-from stacks.plan import Plan
+from stacks.planning.plan import Plan
 from stacks.program import declare_stack, make_manifest, make_socket_folder
 from stacks.run_folder import RunFolder
+from stacks.runs.attempts import Attempt, save_attempts
 from tests.stacks.run_files import (
     make_folder,
     make_job,
@@ -315,7 +315,7 @@ def test_only_plain_pulumi_waits_for_the_end(folder: RunFolder) -> None:
 
     done = declare(folder, by_hand=True)["done"]
     assert done.needs == {"dispatch"}
-    assert "stacks.done" in done.inputs["create"]
+    assert "stacks.lifecycle.done" in done.inputs["create"]
     assert "delete" not in done.inputs
 
 

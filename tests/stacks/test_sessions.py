@@ -18,7 +18,7 @@ import pytest
 
 from schemas.errors import CloudError
 from stacks.run_folder import RunFolder
-from stacks.run_processes import end_leftovers, load_pulumi_mark
+from stacks.runs.run_processes import end_leftovers, load_pulumi_mark
 from stacks.stack import PID_FILE, ProcessMark, Stack, end_session, mark_process
 
 pytestmark = pytest.mark.wire

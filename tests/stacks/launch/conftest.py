@@ -1,4 +1,4 @@
-"""A machine for the scripts of stacks.launch: a home folder, a PATH of its own, and a plain shell. Real processes."""
+"""A machine for the scripts of stacks.launch.launch: a home folder, a PATH of its own, and a plain shell. Real processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import msgspec
 import psutil
 import pytest
 
-from stacks.launch import EngineLaunch, render_engine_start
+from stacks.launch.launch import EngineLaunch, render_engine_start
 
 ROOT = Path(__file__).parents[3]
 KEY = "engine-key-that-nobody-may-see"

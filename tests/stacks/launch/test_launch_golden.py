@@ -23,7 +23,7 @@ from schemas.template import (
     TemplateSpec,
     load_template,
 )
-from stacks.launch import (
+from stacks.launch.launch import (
     EngineLaunch,
     make_engine_launch,
     render_engine_log,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stacks.launch import EngineLaunch
+from stacks.launch.launch import EngineLaunch
 
 pytestmark = pytest.mark.wire
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stacks.launch import EngineLaunch, GpuCheck, render_engine_log, render_engine_start
+from stacks.launch.launch import EngineLaunch, GpuCheck, render_engine_log, render_engine_start
 
 pytestmark = pytest.mark.wire
 # What a small image has, without a way to ask over HTTP and without setsid, perl and timeout.

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stacks.launch import (
+from stacks.launch.launch import (
     ENGINE_EXITED,
     GPU_CHECK_FAILED,
     LEASE_REVOKED,

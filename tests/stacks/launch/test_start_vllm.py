@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stacks.launch import ENGINE_EXITED, EngineLaunch, GpuCheck, render_engine_settings
+from stacks.launch.launch import ENGINE_EXITED, EngineLaunch, GpuCheck, render_engine_settings
 
 pytestmark = pytest.mark.wire
 VLLM = """

@@ -1,0 +1,171 @@
+"""Gives everything of a run back and proves it: destroy, else sweep, then the proof. Called by the life cycle and `release`.
+
+revoke the lease -> end what a killed run left -> destroy the stack -> else sweep by token -> proof
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from providers.clock import SystemClock
+from providers.lease import INTENTS_FILE, LEASE_FILE, load_lease, revoke_lease
+from providers.open_clouds import CONSOLES, choose_waits, open_clouds
+from providers.sweep import release_lease
+from schemas.errors import LeaseholdError
+from schemas.events import append_event
+from stacks.planning.plan import RELEASE_DEADLINE_S, load_plan
+from stacks.run_folder import RunFolder
+from stacks.runs.batch_stop import stop_dispatcher
+from stacks.runs.run_processes import end_leftovers
+from stacks.runs.run_status import read_progress
+from stacks.stack import Stack, StackCall, parse_lock
+
+_REVOKE_TIMEOUT_S = 150.0
+# Revocation, the wait until listings count, the sweep itself, and Pulumi around them.
+DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 600
+Notice = Callable[[str], None]
+
+
+class ReleaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """verified: absence was proven (or nothing was ever made). message: what to tell when it was not."""
+
+    verified: bool
+    message: str = ""
+
+
+def release_run(
+    folder: RunFolder,
+    home: Path,
+    environment: Mapping[str, str],
+    *,
+    force: bool = False,
+    keep_stack: bool = False,
+    on_call: Callable[[StackCall], None] = lambda _: None,
+    on_notice: Notice = lambda _: None,
+) -> ReleaseOutcome:
+    """Destroy and prove; raises nothing of ours: what went wrong is in the outcome.
+
+    force: sweep by the lease alone, without Pulumi's lock and state, then forget the stack.
+    """
+    try:
+        _revoke(folder)
+        left = end_leftovers(folder)
+        if left:
+            on_notice(f"ended {left} process(es) that a killed run had left")
+        if not force:
+            _destroy(folder, home, environment, keep_stack, on_call, on_notice)
+        if not is_proven(folder):
+            _sweep(folder)
+            _forget(folder, home, environment, on_notice)
+        _stop_stray_dispatcher(folder)
+    except LeaseholdError as error:
+        append_event(folder.events, "release", "release_failed", str(error))
+        return ReleaseOutcome(verified=False, message=str(error))
+    return ReleaseOutcome(verified=True)
+
+
+def _stop_stray_dispatcher(folder: RunFolder) -> None:
+    """A dispatcher that the stack does not know, since its start was cut off, would wait for machines until the deadline."""
+    progress = read_progress(folder)
+    if progress is None or progress.state in ("waiting", "running", "draining"):
+        stop_dispatcher(folder, None)
+
+
+def _revoke(folder: RunFolder) -> None:
+    """End the right to make machines; a record that cannot be read or locked is left to the sweep, which can do without."""
+    if not (folder.root / LEASE_FILE).exists():
+        return
+    try:
+        revoke_lease(folder.root, clock=SystemClock(), timeout_s=_REVOKE_TIMEOUT_S)
+    except LeaseholdError as error:
+        append_event(folder.events, "release", "revocation_unclear", str(error))
+        return
+    append_event(folder.events, "release", "lease_revoked", "the lease is revoked: no machine can be made any more")
+
+
+def _destroy(
+    folder: RunFolder,
+    home: Path,
+    environment: Mapping[str, str],
+    keep_stack: bool,
+    on_call: Callable[[StackCall], None],
+    on_notice: Notice,
+) -> None:
+    """Bring the stack down; what destroy cannot do is left to the sweep, and said."""
+    try:
+        stack = Stack(folder.run, folder.root, home, environment)
+        notice = stack.clear_stale_lock()
+        if notice:
+            on_notice(notice)
+        if not stack.exists():
+            return
+        reasons = _run_destroy(stack, keep_stack, on_call)
+        if reasons is not None and parse_lock(reasons) is not None:
+            # A backend such as S3 tells of its lock only now.
+            on_notice(stack.clear_stale_lock(reasons) or "")
+            reasons = _run_destroy(stack, keep_stack, on_call)
+        if reasons is not None:
+            append_event(folder.events, "release", "destroy_failed", reasons)
+            on_notice("pulumi destroy did not finish; sweeping the clouds directly")
+    except LeaseholdError as error:
+        append_event(folder.events, "release", "destroy_failed", str(error))
+        on_notice(f"pulumi destroy could not run; sweeping the clouds directly ({error.what})")
+
+
+def _run_destroy(stack: Stack, keep_stack: bool, on_call: Callable[[StackCall], None]) -> str | None:
+    """None when it went through, else why not."""
+    call = stack.start_destroy(remove=not keep_stack)
+    on_call(call)
+    code = call.wait(DESTROY_TIMEOUT_S)
+    if code == 0:
+        return None
+    # Also when it was killed: its language host and providers outlive it.
+    call.end()
+    return "; ".join(f"{each.name}: {each.message}" for each in call.failures()) or f"exit code {code}"
+
+
+def is_proven(folder: RunFolder) -> bool:
+    """Whether the lease carries its proof, or no lease and so no machine was ever made."""
+    if not (folder.root / LEASE_FILE).exists():
+        return not (folder.root / INTENTS_FILE).exists()
+    try:
+        return load_lease(folder.root).state == "released"
+    except LeaseholdError:
+        return False
+
+
+def _sweep(folder: RunFolder) -> None:
+    plan = load_plan(folder.plan)
+    release_lease(
+        folder.root,
+        run=folder.run,
+        token=None,
+        clouds=open_clouds(plan.clouds),
+        clock=SystemClock(),
+        settle_s=plan.settle_s,
+        deadline_s=RELEASE_DEADLINE_S,
+        on_event=lambda event, message, data: _note(folder, event, message, data),
+        waits=choose_waits(plan.clouds),
+        consoles=CONSOLES,
+    )
+
+
+def _forget(folder: RunFolder, home: Path, environment: Mapping[str, str], on_notice: Notice) -> None:
+    """Repair Pulumi's state after a sweep: its resources are proven gone, so the stack may be forgotten."""
+    try:
+        stack = Stack(folder.run, folder.root, home, environment)
+        notice = stack.clear_stale_lock()
+        if notice:
+            on_notice(notice)
+        if stack.exists():
+            stack.forget()
+    except LeaseholdError as error:
+        on_notice(f"the machines are gone, but Pulumi's state still names them: {error.what}")
+
+
+def _note(folder: RunFolder, event: str, message: str, data: Mapping[str, Any]) -> None:
+    append_event(folder.events, "release", event, message, **data)

@@ -1,0 +1,163 @@
+"""What a person sees of runs: the live view, the summary, the table of all. Pure rendering with rich."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from providers.open_clouds import CONSOLES
+from schemas.status import MachineStatus, Progress, Status
+from stacks.runs.receipt import Receipt
+from stacks.runs.receipt_view import render_cost_line
+from stacks.terminal.console import Fitting, make_table
+from stacks.terminal.count_words import count_things
+from stacks.terminal.duration_words import format_duration
+
+_STATE_STYLES = {
+    "completed": "green",
+    "in_progress": "cyan",
+    "submitting": "cyan",
+    "resource_preparing": "cyan",
+    "finalizing": "cyan",
+    "cancelling": "yellow",
+    "cancelled": "yellow",
+    "expired": "yellow",
+    "failed": "red",
+    "resource_failed": "red",
+    "submit_failed": "red",
+}
+_STAGE_STYLES = {"joined": "green", "booting": "cyan", "draining": "yellow", "gone": "dim", "unconfirmed": "bold red"}
+
+
+def render_live(status: Status, progress: Progress | None, frame: int) -> RenderableType:
+    """The view that `run` and `follow` redraw: state, requests, speed, money, machines."""
+    spinner = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[frame % 10]
+    head = Text.assemble(
+        (f"{spinner} ", "cyan"),
+        (status.run, "bold"),
+        "  ",
+        (status.state, _STATE_STYLES.get(status.state, "")),
+        "  ",
+        (f"{status.usd_so_far:.2f} USD so far", "dim"),
+    )
+    parts: list[RenderableType] = [head]
+    counts = status.request_counts
+    if counts.total:
+        parts.append(_render_requests(status, progress))
+    if status.machines:
+        parts.append(_render_machines(status.machines, progress))
+    return Group(*parts)
+
+
+def _render_requests(status: Status, progress: Progress | None) -> RenderableType:
+    counts = progress.request_counts if progress else status.request_counts
+    done = counts.completed if progress and progress.stop_reason else counts.completed + counts.failed
+    grid = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=max(counts.total, 1), completed=done, width=24)
+    words = Text(f"{done:,} of {counts.total:,}")
+    # Of a batch that was stopped, `failed` counts the lines that never had their turn as well.
+    if counts.failed and not (progress and progress.stop_reason):
+        words.append(f"  {counts.failed:,} failed", style="red")
+    if progress and progress.state == "running":
+        words.append(f"  {progress.requests_per_s:,.0f} requests/s  {progress.output_tokens_per_s:,.0f} tokens/s")
+        if progress.eta_s is not None:
+            words.append(f"  {format_duration(progress.eta_s)} left")
+    grid.add_row("  ", bar, words)
+    return grid
+
+
+def _render_machines(machines: Sequence[MachineStatus], progress: Progress | None) -> RenderableType:
+    in_flight = {each.index: each for each in progress.replicas} if progress else {}
+    grid = Table.grid(padding=(0, 2))
+    for machine in list(machines)[-16:]:
+        work = in_flight.get(machine.index)
+        busy = f"{work.in_flight} in flight, {work.completed:,} done" if work and machine.state == "joined" else ""
+        grid.add_row(
+            "  ",
+            f"machine {machine.index}",
+            machine.cloud,
+            Text(machine.state, style=_STAGE_STYLES[machine.state]),
+            f"{machine.usd_per_hour:.2f} USD/h",
+            Text(busy, style="dim"),
+        )
+    if len(machines) > 16:
+        grid.add_row("  ", f"... and {len(machines) - 16} more", "", "", "", "")
+    return grid
+
+
+def render_summary(status: Status, receipt: Receipt | None) -> Text:
+    """The last words about a run; an unproven release is the very last line, in red."""
+    style = _STATE_STYLES.get(status.state, "")
+    text = Text.assemble((status.state, f"bold {style}"), f"  {status.message}\n")
+    rest = "the rest" if receipt and receipt.requests_not_run else "failures"
+    for label, path in (("answers", status.output_file), (rest, status.error_file)):
+        if path:
+            text.append(f"  {label:<9} {path}\n")
+    if receipt and receipt.requests_not_run:
+        text.append(f"  requests  {_describe_requests(receipt)}\n")
+    if receipt:
+        text.append(f"  cost      {render_cost_line(receipt)}\n")
+    if status.started_at and status.ended_at:
+        text.append(f"  took      {format_duration(_parse_time(status.ended_at) - _parse_time(status.started_at))}\n")
+    if status.released == "verified":
+        text.append("  released  verified: no machine of this run is left\n", style="green")
+    elif status.released == "unverified":
+        words = f"{_describe_left(status)}. Run now: ./inv release {status.run}{_name_consoles(status)}"
+        text.append(f"\nRELEASE NOT VERIFIED: {words}\n", style="bold red")
+    return text
+
+
+def _describe_requests(receipt: Receipt) -> str:
+    failed = f", {receipt.requests_failed:,} failed" if receipt.requests_failed else ""
+    return f"{receipt.requests_completed:,} answered{failed}, {receipt.requests_not_run:,} not run"
+
+
+def _parse_time(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()
+
+
+def _describe_left(status: Status) -> str:
+    left = [machine for machine in status.machines if machine.state != "gone"]
+    if not left:
+        return "machines may be left that cost money"
+    named = ", ".join(f"{each.cloud} {each.id} at {each.usd_per_hour:.2f} USD/h" for each in left[:5])
+    return f"{count_things(len(left), 'machine')} may still cost money: {named}"
+
+
+def _name_consoles(status: Status) -> str:
+    """Where a person sees and ends by hand what may be left; with no machine known, in any cloud."""
+    clouds = dict.fromkeys(machine.cloud for machine in status.machines if machine.state != "gone")
+    pages = [CONSOLES[cloud] for cloud in (clouds or CONSOLES) if cloud in CONSOLES]
+    return f" (or by hand: {' '.join(pages)} )" if pages else ""
+
+
+def render_runs(statuses: Sequence[Status], not_run: Mapping[str, int] = {}) -> RenderableType:
+    """The table of `status` over many runs; some lines a run where the terminal is too narrow for it.
+
+    not_run: of runs that were stopped, how many of the lines without an answer never had their turn.
+    """
+    numbers = ("requests", "failed", "USD") if not not_run else ("requests", "failed", "not run", "USD")
+    table = make_table("run", "state", "released", *numbers, "started", right=numbers)
+    narrow = Text()
+    for status in statuses:
+        counts = status.request_counts
+        state = Text(status.state, style=_STATE_STYLES.get(status.state, ""))
+        released = Text(status.released, style="bold red" if status.released == "unverified" else "")
+        requests, usd = f"{counts.completed:,}/{counts.total:,}", f"{status.usd_so_far:.2f}"
+        started = (status.started_at or "")[:16].replace("T", " ")
+        waiting = not_run.get(status.run, 0)
+        failed = f"{counts.failed - waiting:,}"
+        left = [f"{waiting:,}" if waiting else ""] if not_run else []
+        table.add_row(status.run, state, released, requests, failed, *left, usd, started)
+        narrow.append_text(
+            Text.assemble((status.run, "bold"), "\n  ", state, ", released: ", released, f"  {started}\n")
+        )
+        stopped = f", {waiting:,} not run" if waiting else ""
+        narrow.append(f"  {requests} requests, {failed} failed{stopped}, {usd} USD\n")
+    narrow.right_crop(1)
+    return Fitting(table, narrow)

@@ -1,0 +1,112 @@
+"""What is installed, which credentials are set, whether each cloud answers: the checks behind `./inv doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from rich.text import Text
+
+from providers.access import AccessReport, check_access
+from providers.open_clouds import open_clouds
+from schemas.errors import LeaseholdError
+from stacks.run_folder import get_home
+from stacks.terminal.console import make_table, print_data, print_table
+from stacks.terminal.count_words import count_things
+from toolchain.pulumi_cli import find_pulumi
+
+Verdict = Literal["ok", "missing", "broken"]
+_STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at; needed ones that are not ok make `doctor` fail."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    needed: bool = True
+
+
+def run_checks() -> list[Check]:
+    """Every check; contacts the clouds whose keys are set."""
+    return [
+        Check(name="python", verdict="ok", detail=f"{platform.python_version()} at {sys.executable}"),
+        _check_ssh(),
+        _check_pulumi(),
+        _check_home(),
+        _check_cloud("local", ""),
+        _check_cloud("runpod", "RUNPOD_API_KEY"),
+        _check_cloud("lambda", "LAMBDA_CLOUD_API_KEY"),
+    ]
+
+
+def report_checks(*, as_json: bool) -> int:
+    """Print every check; 1 when something that is needed is not there."""
+    checks = run_checks()
+    if as_json:
+        print_data(checks)
+    else:
+        table = make_table("", "", "")
+        table.show_header = False
+        for check in checks:
+            table.add_row(check.name, Text(check.verdict, style=_STYLES[check.verdict]), check.detail)
+        print_table(table)
+    return 1 if any(check.needed and check.verdict != "ok" for check in checks) else 0
+
+
+def _check_ssh() -> Check:
+    path = shutil.which("ssh")
+    if path is None:
+        return Check(name="ssh", verdict="missing", detail="install an OpenSSH client (openssh-client)")
+    version = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10).stderr.strip()
+    return Check(name="ssh", verdict="ok", detail=version)
+
+
+def _check_pulumi() -> Check:
+    pulumi = find_pulumi()
+    if pulumi is None:
+        return Check(name="pulumi", verdict="missing", detail="./inv sets it up at its next start")
+    detail = f"{pulumi.version} ({pulumi.origin}), command plugin: {pulumi.plugin}"
+    return Check(name="pulumi", verdict="ok", detail=detail)
+
+
+def _check_home() -> Check:
+    home = get_home()
+    writable = os.access(home if home.exists() else _nearest(home), os.W_OK)
+    verdict: Verdict = "ok" if writable else "broken"
+    return Check(name="home", verdict=verdict, detail=str(home) if writable else f"{home} cannot be written")
+
+
+def _nearest(path: Path) -> Path:
+    return next(each for each in path.parents if each.exists())
+
+
+def _check_cloud(name: str, variable: str) -> Check:
+    if variable and not os.environ.get(variable):
+        return Check(name=name, verdict="missing", detail=f"{variable} is not set", needed=False)
+    try:
+        report = check_access(name, open_clouds([name])[name])
+    except LeaseholdError as error:
+        return Check(name=name, verdict="broken", detail=_join_lines(str(error)))
+    if report.state == "ok":
+        return Check(name=name, verdict="ok", detail=_describe_access(report))
+    can = "; it may list machines, which is enough to release them" if report.can_list else ""
+    said = report.message.rstrip(".")
+    return Check(name=name, verdict="broken", detail=_join_lines(f"{said}{can}. {report.fix}".strip()))
+
+
+def _describe_access(report: AccessReport) -> str:
+    """What was seen to work; creating is not tried, since it would cost money."""
+    ours = f"{count_things(report.machines, 'machine')} of ours" if report.machines else "no machine of ours"
+    return f"answers: {count_things(report.offers, 'offer')} to be had, {ours}; listing and prices work, creating was not tried"
+
+
+def _join_lines(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines())

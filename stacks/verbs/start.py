@@ -1,0 +1,91 @@
+"""Starts a run: names it, draws up its plan, makes its folder, and hands over to the life cycle. Called by `run` and `demo`."""
+
+from __future__ import annotations
+
+import errno
+import random
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from schemas.errors import SpecError
+from stacks.lifecycle.lifecycle import start_lifecycle
+from stacks.planning.plan import Plan, save_plan
+from stacks.planning.planning import draw_up_plan
+from stacks.planning.prefix_claim import claim_output, keep_claim
+from stacks.planning.staging import keep_input
+from stacks.run_folder import RunFolder, get_home, open_run, prepare_home
+from stacks.terminal.console import WORDS
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_RUN_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,79}")
+
+
+def make_run_id(job: str) -> str:
+    """`<job>-<yymmdd>-<6 characters>`."""
+    source = random.SystemRandom()
+    return f"{job}-{time.strftime('%y%m%d')}-{''.join(source.choices(_LETTERS, k=6))}"
+
+
+def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
+    """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one."""
+    if job_file.is_dir():
+        raise SpecError("this is a folder, not a job file", where=str(job_file), fix="./inv new writes one.")
+    if not job_file.is_file():
+        raise SpecError("there is no such job file", where=str(job_file), fix="./inv new writes one.")
+    if run:
+        # Before any cloud is asked: what is taken now stays taken.
+        name_run(run, "")
+    plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=tell_notice)
+    return msgspec.structs.replace(plan, run=name_run(run, plan.job.name))
+
+
+def name_run(given: str, job: str) -> str:
+    """The id of a new run of `job`: the given one, else a new one; raises SpecError if it is taken or cannot be one."""
+    name = given or make_run_id(job)
+    if _RUN_ID.fullmatch(name) is None:
+        raise SpecError(f"{name!r} cannot be a run's id", fix="Letters, digits, '-', '_' and '.', at most 80.")
+    folder = open_run(name, get_home())
+    if folder.root.exists():
+        raise SpecError(
+            f"there is a run {name} already", where=str(folder.root), fix="Leave the id out, or give another one."
+        )
+    return name
+
+
+def tell_notice(notice: str) -> None:
+    """A sentence that the person should read before the plan."""
+    WORDS.print(notice, style="yellow")
+
+
+def launch_run(
+    plan: Plan, environment: Mapping[str, str], *, keep: bool, detached: bool, prepared: Path | None = None
+) -> RunFolder:
+    """Write the plan down and start the life cycle; from here on the run goes on by itself.
+
+    prepared: a folder beside the runs that becomes this run's, with what was taken over from an earlier one.
+    """
+    home = get_home()
+    prepare_home(home)
+    folder = open_run(plan.run, home)
+    claim = claim_output(plan, prepared)
+    try:
+        if prepared is None:
+            folder.root.mkdir(mode=0o700)
+        else:
+            prepared.rename(folder.root)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise SpecError(
+            f"there is a run {plan.run} already", where=str(folder.root), fix="Give it another id."
+        ) from error
+    folder.make()
+    keep_input(plan, folder)
+    keep_claim(claim, folder)
+    save_plan(plan, folder.plan)
+    start_lifecycle(folder, environment, keep=keep, detached=detached)
+    return folder

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import CloudError
+from stacks.lifecycle.up_care import FURTHER_TRIES, UpCare, find_death
+from stacks.run_folder import RunFolder
+from stacks.stack import ResourceFailure
+from tests.stacks.run_files import make_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return make_folder(tmp_path)
+
+
+def make_failure(message: str, name: str = "machine-0") -> ResourceFailure:
+    return ResourceFailure(name=name, type="", operation="create", message=message)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "failures", "death"),
+    [
+        (-9, [], "Pulumi itself was killed by signal 9"),
+        (255, [make_failure("error reading from server: EOF", "engine-1")], "a process that worked on engine-1 died"),
+        (
+            255,
+            [
+                make_failure("no capacity"),
+                make_failure(
+                    'connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:3: refused"'
+                ),
+            ],
+            "a process that worked on machine-0 died",
+        ),
+        (
+            255,
+            [make_failure("an unhandled error occurred: program exited with non-zero exit code: -1", "")],
+            "the process of its program died",
+        ),
+    ],
+)
+def test_a_death_under_up_is_told_from_a_failure(returncode: int, failures: list[ResourceFailure], death: str) -> None:
+    assert find_death(returncode, failures) == death
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [],
+        [make_failure("no offer is left to try")],
+        [make_failure("the machine has failed: no reason given", "endpoint-0")],
+        [make_failure("failed to dial: ssh: handshake failed: EOF", "engine-0")],
+        [make_failure("an unhandled error occurred: program exited with non-zero exit code: 1", "")],
+    ],
+)
+def test_what_failed_by_itself_is_no_death(failures: list[ResourceFailure]) -> None:
+    assert find_death(255, failures) == ""
+    assert find_death(0, failures) == ""
+
+
+class KilledCall:
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self.process = self
+        self.returncode = -9
+
+    def end(self) -> None:
+        self.tell("ended")
+
+
+class LockedStack:
+    """Tells in which order it is asked; every call of it is killed."""
+
+    def __init__(self, *, is_held: bool = False) -> None:
+        self.told: list[str] = []
+        self.is_held = is_held
+
+    def start_up(self, parallel: int) -> Any:
+        self.told.append(f"up {parallel}")
+        return KilledCall(self.told.append)
+
+    def clear_stale_lock(self) -> str:
+        self.told.append("unlocked")
+        if self.is_held:
+            raise CloudError("held")
+        return "removed the lock"
+
+
+def make_care(folder: RunFolder, stack: Any) -> UpCare:
+    return UpCare(folder, stack, parallel=32, on_call=lambda call: stack.told.append("recorded"))
+
+
+def test_what_was_left_is_ended_and_the_lock_cleared_before_it_is_started_again(folder: RunFolder) -> None:
+    stack = LockedStack()
+    care = make_care(folder, stack)
+
+    care.start_again(care.start(), [])
+
+    assert stack.told == ["up 32", "recorded", "ended", "unlocked", "up 32", "recorded"]
+    assert "was cut off (Pulumi itself was killed by signal 9)" in folder.events.read_text()
+
+
+def test_it_is_started_again_only_so_often(folder: RunFolder) -> None:
+    care = make_care(folder, LockedStack())
+    call = care.start()
+    for _ in range(FURTHER_TRIES):
+        assert care.is_due_again(call, [])
+        call = care.start_again(call, [])
+
+    assert not care.is_due_again(call, [])
+
+
+def test_a_lock_that_somebody_holds_ends_the_tries(folder: RunFolder) -> None:
+    stack = LockedStack(is_held=True)
+    care = make_care(folder, stack)
+
+    with pytest.raises(CloudError, match="held"):
+        care.start_again(care.start(), [])
+
+    assert stack.told[-1] == "unlocked"
