@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.workload import ENDPOINT, ROOT, dispatcher_command, write_manifest
-from runtime.manifest import DispatchOptions
+from runtime.dispatcher.manifest import DispatchOptions
 
 INSTALL_TIMEOUT_S = 300
 _CLIENTS = ROOT / "benchmarks" / "clients"

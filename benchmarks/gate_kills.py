@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.gate import Finding
 from benchmarks.gate_knees import fetch_observed
 from benchmarks.workload import dispatcher_command, end, serve_stub, start, write_input, write_manifest
-from runtime.manifest import DispatchOptions
+from runtime.dispatcher.manifest import DispatchOptions
 
 LINES, IN_FLIGHT, DELAY_S = 20_000, 32, 0.04
 RATE = IN_FLIGHT / DELAY_S

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.gate import Finding
 from benchmarks.workload import ENDPOINT, dispatcher_command, measure, serve_stub, write_input, write_manifest
-from runtime.batch_input import scan_input
-from runtime.manifest import DispatchOptions
+from runtime.batch.batch_input import scan_input
+from runtime.dispatcher.manifest import DispatchOptions
 
 SMALL_LINES = 10_000
 ALLOWED_MB = 50

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.gate import Finding
 from benchmarks.gate_knees import fetch_observed
 from benchmarks.workload import end, measure, serve_stub, start, write_input
-from runtime.object_store import ObjectStore
+from runtime.objects.object_store import ObjectStore
 from tests.runtime.object_service import ObjectService, serve_objects
 
 ALLOWED_MB = 150

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from benchmarks.workload import ENDPOINT
-from runtime.adoption import adopt_results
-from runtime.dispatcher import run_dispatcher
-from runtime.manifest import DispatchOptions, Manifest
-from runtime.object_settings import ObjectAddress, load_object_settings, parse_address
-from runtime.object_store import ObjectFacts, ObjectStore
-from runtime.output_prefix import InputObject, OutputPrefix, save_claim
-from runtime.prefix_results import deliver_files
-from runtime.takeover import claim_prefix, rebuild_run
+from runtime.dispatcher.dispatcher import run_dispatcher
+from runtime.dispatcher.manifest import DispatchOptions, Manifest
+from runtime.objects.object_settings import ObjectAddress, load_object_settings, parse_address
+from runtime.objects.object_store import ObjectFacts, ObjectStore
+from runtime.objects.output_prefix import InputObject, OutputPrefix, save_claim
+from runtime.objects.prefix_results import deliver_files
+from runtime.resuming.adoption import adopt_results
+from runtime.resuming.takeover import claim_prefix, rebuild_run
 
 MODEL = "tiny"
 

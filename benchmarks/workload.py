@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.manifest import DispatchOptions, Manifest
+from runtime.dispatcher.manifest import DispatchOptions, Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDPOINT = "/v1/chat/completions"

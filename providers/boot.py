@@ -9,8 +9,8 @@ import msgspec
 
 from providers.clock import Clock, OnEvent
 from providers.cloud import Cloud, Endpoint, MachineState
-from providers.intents import record_seen
-from providers.lease import is_open
+from providers.lease.intents import record_seen
+from providers.lease.lease import is_open
 from providers.ssh_probe import ProbeResult, probe_ssh
 from schemas.errors import CancelledError, CloudError, MachineFailed
 from schemas.ssh import SshTarget, write_known_hosts

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from providers.cloud import Cloud
-from providers.lambda_cloud import LambdaCloud
-from providers.local import make_local_cloud
-from providers.runpod import RunPod
+from providers.lambda_cloud.lambda_cloud import LambdaCloud
+from providers.local.local import make_local_cloud
+from providers.runpod.runpod import RunPod
 from providers.settings import CloudSettings
 from schemas.errors import SpecError
 

@@ -31,18 +31,18 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
-from providers.acquisition import acquire_machine
 from providers.boot import BootLimits, wait_until_ssh_answers
 from providers.choice import Choice
 from providers.clock import OnEvent, SystemClock
 from providers.cloud import LaunchRequest, Offer
-from providers.intents import make_offer_key
 from providers.keys import load_or_make_key_pair
-from providers.lease import open_lease
+from providers.lease.acquisition import acquire_machine
+from providers.lease.intents import make_offer_key
+from providers.lease.lease import open_lease
+from providers.lease.settling import AcquiredMachine
+from providers.lease.sweep import release_lease
+from providers.lease.termination import give_back
 from providers.open_clouds import CONSOLES, choose_waits, open_clouds
-from providers.settling import AcquiredMachine
-from providers.sweep import release_lease
-from providers.termination import give_back
 from schemas.errors import LeaseholdError
 from schemas.events import Source, append_event
 from schemas.failure import Step, record_failure

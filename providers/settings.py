@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from providers.secret import Secret
+from providers.http.secret import Secret
 from schemas.errors import CredentialError, SpecError
 from schemas.loopback import is_loopback
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pulumi
 
-from providers.lease import LEASE_FILE
+from providers.lease.lease import LEASE_FILE
 from schemas.errors import LeaseholdError, SpecError
 from stacks.planning.plan import Plan, load_plan, save_plan
 from stacks.planning.planning import draw_up_plan

@@ -21,11 +21,11 @@ import msgspec
 import pulumi
 from pulumi_command import local, remote
 
-from providers.lambda_dead_man import render_dead_man_start
+from providers.lambda_cloud.dead_man import render_dead_man_start
 from providers.resources import Endpoint, Lease, LeaseInputs, Machine
 from providers.settings import load_cloud_settings
-from runtime.manifest import DispatchOptions, Manifest
-from runtime.object_settings import is_object_address
+from runtime.dispatcher.manifest import DispatchOptions, Manifest
+from runtime.objects.object_settings import is_object_address
 from schemas.machine import MachineRecord
 from schemas.ssh import SshTarget
 from schemas.status import Progress

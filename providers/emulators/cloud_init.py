@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from providers.emulators.shims.sudo import AS_ROOT
-from providers.local_environment import make_environment
-from providers.local_folder import load_spec
+from providers.local.environment import make_environment
+from providers.local.folder import load_spec
 
 MAX_USER_DATA = 1_000_000
 LOGIN_HOME = "/home/ubuntu"

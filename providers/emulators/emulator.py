@@ -27,7 +27,7 @@ from providers.emulators.cloud_server import CloudServer, Settings
 from providers.emulators.history import Exchange
 from providers.emulators.serving import describe, make_server, make_settings
 from providers.emulators.summary import MachineSummary
-from providers.local_environment import PROJECT_ROOT
+from providers.local.environment import PROJECT_ROOT
 
 CloudName = Literal["runpod", "lambda"]
 _START_TIMEOUT_S = 20.0

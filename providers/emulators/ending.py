@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from providers.local_listing import list_machines, terminate_machine
+from providers.local.listing import list_machines, terminate_machine
 
 _WORKERS = 4
 

@@ -17,7 +17,7 @@ from providers.emulators.machines import LIFETIME_S, MachinePlan, Machines
 from providers.emulators.ports import PublicPort
 from providers.emulators.stock import Stock
 from providers.keys import make_key_pair
-from providers.local_folder import MachineSpec
+from providers.local.folder import MachineSpec
 
 _MACHINE_KNOBS = ("nvidia_smi", "engine_crash", "apt_get_fails")
 _RESTART_S = 60.0

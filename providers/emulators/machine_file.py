@@ -11,7 +11,7 @@ import msgspec
 from schemas.files import replace_file
 
 NAME = "emulator.json"
-# Set in every process of a local machine (providers.local_processes).
+# Set in every process of a local machine (providers.local.processes).
 MARK_FOLDER = "LEASEHOLD_MACHINE_FOLDER"
 
 

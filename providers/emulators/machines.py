@@ -19,11 +19,11 @@ import msgspec
 from providers.emulators.ending import end_all
 from providers.emulators.machine_file import MachineFile, load_machine_file, write_machine_file
 from providers.emulators.shim_folder import has_real_sshd, write_shims
-from providers.local_environment import PROJECT_ROOT
-from providers.local_folder import MachineSpec, load_record, prepare_folder, remove_folder, update_record
-from providers.local_launch import spawn_keeper, write_command
-from providers.local_listing import terminate_machine
-from providers.local_processes import find_keeper, get_start_time
+from providers.local.environment import PROJECT_ROOT
+from providers.local.folder import MachineSpec, load_record, prepare_folder, remove_folder, update_record
+from providers.local.launch import spawn_keeper, write_command
+from providers.local.listing import terminate_machine
+from providers.local.processes import find_keeper, get_start_time
 
 # Far away: an emulated machine ends when the client's own measures end it, never by the local cloud's dead-man.
 LIFETIME_S = 30 * 86_400

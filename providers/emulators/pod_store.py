@@ -19,7 +19,7 @@ from providers.emulators.ports import PublicPort
 from providers.emulators.shim_folder import make_guard
 from providers.emulators.stock import Stock
 from providers.keys import make_key_pair
-from providers.local_folder import MachineSpec
+from providers.local.folder import MachineSpec
 
 _ID_LETTERS = string.ascii_lowercase + string.digits
 _SECRET = re.compile(r"\{\{ *RUNPOD_SECRET_([\w.\-/]+) *\}\}")

@@ -10,8 +10,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-from providers.local_folder import STANDARD_PATH
-from providers.local_launch import write_command
+from providers.local.folder import STANDARD_PATH
+from providers.local.launch import write_command
 
 _PACKAGE = "providers.emulators.shims"
 _POWER = dict.fromkeys(("shutdown", "poweroff", "halt", "reboot", "systemctl", "service"), "power")

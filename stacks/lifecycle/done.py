@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from providers.lease import is_open
+from providers.lease.lease import is_open
 from schemas.errors import CancelledError, LeaseholdError, MachineFailed
 from schemas.failure import read_failures
 from stacks.lifecycle.budget import BudgetCare

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from providers.clock import SystemClock
-from providers.lease import LEASE_FILE, revoke_lease
+from providers.lease.lease import LEASE_FILE, revoke_lease
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.failure import read_failures

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from providers.clock import SystemClock
-from providers.intents import unresolved
+from providers.lease.intents import unresolved
+from providers.lease.strays import end_strays
+from providers.lease.termination import give_back, retry_unconfirmed
 from providers.open_clouds import choose_waits, open_clouds
-from providers.strays import end_strays
-from providers.termination import give_back, retry_unconfirmed
 from schemas.events import append_event
 from schemas.failure import read_failures
 from stacks.launch.launch import GPU_CHECK_FAILED

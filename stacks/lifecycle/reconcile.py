@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from providers.intents import make_offer_key
+from providers.lease.intents import make_offer_key
 from stacks.planning.plan import Plan
 from stacks.runs.attempts import Attempt
 from stacks.runs.ledger import LedgerEntry

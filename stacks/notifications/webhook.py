@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from providers.http_client import read_version
+from providers.http.http_client import read_version
 from schemas.loopback import is_loopback
 
 TRY_TIMEOUT_S = 5.0

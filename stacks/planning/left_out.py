@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from providers.cloud import Offer
 from providers.gpus import resolve_gpu
-from providers.intents import make_offer_key
 from providers.interconnect import is_connected
+from providers.lease.intents import make_offer_key
 from schemas.job import Candidate, Job
 from stacks.planning.plan import LeftOut, describe_left_out, number_candidate
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from runtime.object_settings import ObjectAddress, load_object_settings, parse_address
-from runtime.object_store import ObjectStore
-from runtime.output_prefix import OutputPrefix
+from runtime.objects.object_settings import ObjectAddress, load_object_settings, parse_address
+from runtime.objects.object_store import ObjectStore
+from runtime.objects.output_prefix import OutputPrefix
 
 
 def open_prefix(address: str) -> OutputPrefix:

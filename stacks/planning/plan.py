@@ -10,8 +10,8 @@ import msgspec
 
 from providers.choice import Choice
 from providers.cloud import Offer
-from providers.intents import make_offer_key
-from runtime.output_prefix import InputObject
+from providers.lease.intents import make_offer_key
+from runtime.objects.output_prefix import InputObject
 from schemas.errors import LimitError, NoCapacity, SpecError
 from schemas.files import create_file
 from schemas.job import Candidate, Job

@@ -15,8 +15,8 @@ import msgspec
 from providers.cloud import Need, Offer
 from providers.registry import make_cloud
 from providers.settings import list_emulated, load_cloud_settings
-from runtime.batch_input import InputReport, check_input
-from runtime.object_settings import is_object_address
+from runtime.batch.batch_input import InputReport, check_input
+from runtime.objects.object_settings import is_object_address
 from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, Problem, SpecError
 from schemas.job import Candidate, Job, LoadedJob, load_job
 from stacks.planning.estimate import InputSummary

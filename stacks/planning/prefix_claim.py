@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.object_settings import ObjectAddress, is_object_address, parse_address
-from runtime.output_prefix import Claim, OutputPrefix, Owner, save_claim
-from runtime.takeover import claim_prefix
+from runtime.objects.object_settings import ObjectAddress, is_object_address, parse_address
+from runtime.objects.output_prefix import Claim, OutputPrefix, Owner, save_claim
+from runtime.resuming.takeover import claim_prefix
 from schemas.errors import SpecError
 from schemas.job import Job
 from stacks.planning.object_access import open_prefix

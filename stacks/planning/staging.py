@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.batch_input import InputReport
-from runtime.object_settings import is_object_address, parse_address
-from runtime.object_store import ObjectFacts
-from runtime.output_prefix import InputObject
+from runtime.batch.batch_input import InputReport
+from runtime.objects.object_settings import is_object_address, parse_address
+from runtime.objects.object_store import ObjectFacts
+from runtime.objects.output_prefix import InputObject
 from schemas.errors import SpecError
 from schemas.files import hold_lock
 from schemas.job import LoadedJob

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from providers.clock import SystemClock
 from providers.cloud import Cloud, TimedCloud
+from providers.lease.reaper import GRACE_S, find_expired, reap
 from providers.open_clouds import choose_waits, open_clouds
-from providers.reaper import GRACE_S, find_expired, reap
 from providers.registry import CLOUDS
 from schemas.errors import CredentialError, ReleaseError, SpecError
 from stacks.terminal.console import WORDS, make_table, print_data, print_table

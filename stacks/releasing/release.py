@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from providers.clock import SystemClock
-from providers.lease import INTENTS_FILE, LEASE_FILE, load_lease, revoke_lease
+from providers.lease.lease import INTENTS_FILE, LEASE_FILE, load_lease, revoke_lease
+from providers.lease.sweep import release_lease
 from providers.open_clouds import CONSOLES, choose_waits, open_clouds
-from providers.sweep import release_lease
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from stacks.planning.plan import RELEASE_DEADLINE_S, load_plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from providers.lease import LEASE_FILE, load_lease
+from providers.lease.lease import LEASE_FILE, load_lease
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from stacks.run_folder import RunFolder

@@ -8,13 +8,13 @@ import time
 from collections.abc import Collection, Mapping
 
 from providers.clock import SystemClock, ignore_event
-from providers.intents import UNKNOWN_LOG
-from providers.lease import load_lease
+from providers.lease.intents import UNKNOWN_LOG
+from providers.lease.lease import load_lease
+from providers.lease.proof import Proof
+from providers.lease.sweep import sweep_lease
 from providers.open_clouds import CONSOLES, choose_waits, open_clouds
-from providers.proof import Proof
 from providers.registry import CLOUDS
 from providers.settings import load_cloud_settings
-from providers.sweep import sweep_lease
 from schemas.errors import LeaseholdError
 from schemas.names import TOKEN_LENGTH, make_prefix, parse_key_name, parse_machine_name
 from stacks.planning.plan import RELEASE_DEADLINE_S

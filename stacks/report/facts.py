@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from providers.cloud import Offer
-from providers.intents import make_offer_key
+from providers.lease.intents import make_offer_key
 from schemas.job import Limits
 from stacks.planning.plan import Plan
 from stacks.run_folder import RunFolder

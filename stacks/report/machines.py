@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from providers.intents import Intent, load_intents
+from providers.lease.intents import Intent, load_intents
 from schemas.events import read_events
 from schemas.failure import Failure, read_failures
 from schemas.status import Event, Progress

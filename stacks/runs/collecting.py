@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from runtime.object_settings import is_object_address
+from runtime.objects.object_settings import is_object_address
 from schemas.job import Job
 from stacks.run_folder import RunFolder
 from stacks.runs.prefix_results import deliver_records, deliver_results

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from providers.intents import Intent, load_intents
-from providers.lease import load_lease
+from providers.lease.intents import Intent, load_intents
+from providers.lease.lease import load_lease
 from schemas.errors import LeaseholdError
 from schemas.machine import MachineRecord
 from stacks.run_folder import RunFolder

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.object_settings import ObjectAddress, parse_address
-from runtime.output_prefix import load_claim, save_claim
-from runtime.prefix_results import deliver_files
+from runtime.objects.object_settings import ObjectAddress, parse_address
+from runtime.objects.output_prefix import load_claim, save_claim
+from runtime.objects.prefix_results import deliver_files
 from schemas.errors import LeaseholdError
 from stacks.planning.object_access import open_prefix
 from stacks.run_folder import RunFolder

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from providers.cloud import BillingCloud
-from providers.intents import make_offer_key
+from providers.lease.intents import make_offer_key
 from providers.open_clouds import open_clouds
 from schemas.errors import LeaseholdError
 from schemas.files import replace_file

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.batch_input import check_input
-from runtime.manifest import DispatchOptions, Manifest
+from runtime.batch.batch_input import check_input
+from runtime.dispatcher.manifest import DispatchOptions, Manifest
 from schemas.errors import CredentialError, Interrupted, LeaseholdError, SpecError
 from schemas.files import replace_file
 from schemas.status import Progress

@@ -11,7 +11,7 @@ import re
 import msgspec
 
 from providers.gpus import resolve_gpu
-from runtime.object_settings import is_object_address
+from runtime.objects.object_settings import is_object_address
 from schemas.errors import SpecError
 from schemas.home_path import expand_home
 

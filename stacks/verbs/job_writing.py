@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from providers.gpus import resolve_gpu
-from runtime.object_settings import is_object_address
+from runtime.objects.object_settings import is_object_address
 from schemas.errors import SpecError
 from schemas.files import create_file
 from schemas.home_path import expand_home

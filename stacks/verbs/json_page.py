@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from providers.cloud import Offer
-from providers.reaper import Findings, Reaped
+from providers.lease.reaper import Findings, Reaped
 from schemas import field_page
 from schemas.status import Event, Status
 from stacks.planning.plan import Plan

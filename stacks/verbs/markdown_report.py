@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.object_settings import is_object_address
+from runtime.objects.object_settings import is_object_address
 from schemas.errors import CredentialError, LeaseholdError
 from schemas.job import load_job
 from stacks.planning.plan_markdown import render_offline_markdown, render_plan_markdown, render_refusal_markdown

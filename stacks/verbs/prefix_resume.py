@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.adoption import Adoption, adopt_results
-from runtime.object_settings import is_object_address
-from runtime.output_prefix import OutputPrefix, Owner
-from runtime.prefix_results import deliver_files
-from runtime.takeover import claim_prefix, rebuild_run
+from runtime.objects.object_settings import is_object_address
+from runtime.objects.output_prefix import OutputPrefix, Owner
+from runtime.objects.prefix_results import deliver_files
+from runtime.resuming.adoption import Adoption, adopt_results
+from runtime.resuming.takeover import claim_prefix, rebuild_run
 from schemas.errors import SpecError
 from schemas.job import LoadedJob, load_job
 from stacks.planning.object_access import open_prefix

@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from runtime.adoption import Adoption, EarlierRun, adopt_results
-from runtime.object_settings import is_object_address
+from runtime.objects.object_settings import is_object_address
+from runtime.resuming.adoption import Adoption, EarlierRun, adopt_results
 from schemas.errors import ReleaseError, SpecError
 from schemas.job import LoadedJob, load_job
 from stacks.planning.estimate import InputSummary

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.object_settings import is_object_address
+from runtime.objects.object_settings import is_object_address
 from schemas.errors import Interrupted, LeaseholdError, LimitError, ReleaseError, SpecError
 from schemas.status import Status
 from stacks.lifecycle.dead_run import end_dead_run

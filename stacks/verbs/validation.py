@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from runtime.batch_input import InputReport, check_input
-from runtime.object_settings import is_object_address
+from runtime.batch.batch_input import InputReport, check_input
+from runtime.objects.object_settings import is_object_address
 from schemas.errors import PolicyError, Problem, SpecError, list_by_kind
 from schemas.job import JobReading, LoadedJob, read_job
 from schemas.problems import merge_problems

@@ -11,7 +11,7 @@ import psutil
 from providers.cloud import LaunchRequest, Need
 from providers.emulators.emulator import start_emulator_process
 from providers.keys import load_or_make_key_pair
-from providers.local import make_local_cloud
+from providers.local.local import make_local_cloud
 from providers.open_clouds import open_clouds
 from schemas.names import PREFIX, make_machine_name
 from tests.chaos.scenario import CloudKind

@@ -20,17 +20,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from providers.acquisition import acquire_machine
 from providers.clock import Waits
 from providers.cloud import Cloud
-from providers.intents import load_intents
-from providers.lease import load_lease, open_lease, revoke_lease
-from providers.proof import Proof
-from providers.reaper import GRACE_S, find_expired, reap
-from providers.settling import AcquiredMachine
-from providers.strays import end_strays
-from providers.sweep import release_lease
-from providers.termination import give_back, retry_unconfirmed
+from providers.lease.acquisition import acquire_machine
+from providers.lease.intents import load_intents
+from providers.lease.lease import load_lease, open_lease, revoke_lease
+from providers.lease.proof import Proof
+from providers.lease.reaper import GRACE_S, find_expired, reap
+from providers.lease.settling import AcquiredMachine
+from providers.lease.strays import end_strays
+from providers.lease.sweep import release_lease
+from providers.lease.termination import give_back, retry_unconfirmed
 from schemas.errors import LeaseholdError, ReleaseError
 from schemas.names import make_key_name, make_machine_name
 from tests.providers.scripted_cloud import (

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from providers.intents import fold_histories, load_intents
+from providers.lease.intents import fold_histories, load_intents
 
 RESULTS = ("output.jsonl", "output.jsonl.part", "error.jsonl", "error.jsonl.part")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runtime.object_store import ObjectStore
+from runtime.objects.object_store import ObjectStore
 from tests.journeys.workshop import Workshop, end_hard
 from tests.runtime.object_service import ObjectService, serve_objects
 

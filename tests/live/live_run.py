@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from providers.cloud import KeyedCloud
-from providers.intents import load_intents
-from providers.lease import load_lease
+from providers.lease.intents import load_intents
+from providers.lease.lease import load_lease
 from providers.open_clouds import CONSOLES, open_clouds
 from schemas.names import make_prefix
 from tests.journeys.workshop import Workshop

@@ -14,8 +14,8 @@ import httpx
 from providers.clock import Clock, SystemClock
 from providers.cloud import Cloud, LaunchRequest, MachineState, Need, Offer
 from providers.emulators.emulator import Emulator, start_emulator
-from providers.lambda_cloud import LambdaCloud
-from providers.runpod import RunPod
+from providers.lambda_cloud.lambda_cloud import LambdaCloud
+from providers.runpod.runpod import RunPod
 from providers.settings import load_cloud_settings
 from schemas.errors import RateLimited
 from schemas.names import make_machine_name

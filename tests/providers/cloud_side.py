@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 import pytest
 
-from providers.acquisition import acquire_machine
 from providers.clock import SystemClock, Waits, ignore_event
 from providers.cloud import Cloud, LaunchRequest, Need, Offer
-from providers.intents import Intent, append_intent, make_offer_key
-from providers.lease import open_lease
-from providers.local import LocalCloud
-from providers.proof import Proof
-from providers.settling import AcquiredMachine
-from providers.sweep import release_lease
+from providers.lease.acquisition import acquire_machine
+from providers.lease.intents import Intent, append_intent, make_offer_key
+from providers.lease.lease import open_lease
+from providers.lease.proof import Proof
+from providers.lease.settling import AcquiredMachine
+from providers.lease.sweep import release_lease
+from providers.local.local import LocalCloud
 from schemas.names import make_machine_name
 from tests.providers.cloud_bench import Bench, open_bench, wait_until
 from tests.providers.fake_api import HOST_KEYS, KEYS, TOKEN

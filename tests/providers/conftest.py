@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from providers.cloud import LaunchRequest, MachineState, Need
-from providers.local import LocalCloud
-from providers.local_folder import MachineSpec
-from providers.local_launch import LocalMachine, start_machine
-from providers.local_listing import describe_machine, list_machines, terminate_machine
-from providers.local_processes import find_processes
+from providers.local.folder import MachineSpec
+from providers.local.launch import LocalMachine, start_machine
+from providers.local.listing import describe_machine, list_machines, terminate_machine
+from providers.local.local import LocalCloud
+from providers.local.processes import find_processes
 from schemas.ssh import SshTarget, make_ssh_arguments, write_known_hosts
 
 # Its assertions then say what they compared.

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 
 from providers.cloud import LaunchRequest, Offer
+from providers.http.secret import Secret
 from providers.keys import make_key_pair
-from providers.lambda_cloud import LambdaCloud
-from providers.runpod import RunPod
-from providers.secret import Secret
+from providers.lambda_cloud.lambda_cloud import LambdaCloud
+from providers.runpod.runpod import RunPod
 from providers.settings import CloudSettings
 from schemas.names import make_machine_name
 from tests.providers.openapi_judge import LAMBDA, RUNPOD, load_judge

@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 
-from providers.acquisition import acquire_machine
 from providers.boot import BootLimits, wait_until_ssh_answers
 from providers.clock import DEFAULT_WAITS, ignore_event
 from providers.cloud import Endpoint, LaunchRequest, Need, Offer
-from providers.intents import make_offer_key
-from providers.lease import open_lease
-from providers.settling import AcquiredMachine
+from providers.lease.acquisition import acquire_machine
+from providers.lease.intents import make_offer_key
+from providers.lease.lease import open_lease
+from providers.lease.settling import AcquiredMachine
+from providers.lease.sweep import release_lease
+from providers.lease.termination import give_back
 from providers.ssh_probe import ProbeResult, probe_ssh
-from providers.sweep import release_lease
-from providers.termination import give_back
 from schemas.errors import LeaseholdError, MachineFailed
 from schemas.names import make_prefix
 from schemas.ssh import SshTarget, make_ssh_arguments

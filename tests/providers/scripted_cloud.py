@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from providers import acquisition, intents
 from providers.cloud import LaunchRequest, MachineState, Need, Offer
-from providers.intents import Intent, append_intent, load_intents
-from providers.lease import INTENTS_FILE, load_lease
+from providers.lease import acquisition, intents
+from providers.lease.intents import Intent, append_intent, load_intents
+from providers.lease.lease import INTENTS_FILE, load_lease
 from schemas.errors import CloudError, CredentialError, NoCapacity, RateLimited, RequestRefused, UnclearOutcome
 from schemas.names import parse_machine_name
 

@@ -20,8 +20,8 @@ from tests.providers.fake_api import (
     problem,
     reply,
 )
-from tests.providers.test_lambda_cloud import TYPES
-from tests.providers.test_runpod import CATALOG
+from tests.providers.lambda_cloud.test_lambda_cloud import TYPES
+from tests.providers.runpod.test_runpod import CATALOG
 
 
 def test_a_key_that_can_read_is_reported_with_what_it_sees(tmp_path: Path) -> None:

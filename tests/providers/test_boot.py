@@ -10,8 +10,8 @@ import pytest
 
 from providers.boot import BootLimits, wait_until_ssh_answers
 from providers.cloud import Endpoint, MachineState
-from providers.intents import append_intent, find_history, load_intents
-from providers.lease import open_lease, revoke_lease
+from providers.lease.intents import append_intent, find_history, load_intents
+from providers.lease.lease import open_lease, revoke_lease
 from providers.ssh_probe import ProbeResult
 from schemas.errors import CancelledError, CloudError, MachineFailed
 from schemas.ssh import SshTarget

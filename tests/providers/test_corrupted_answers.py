@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from providers.cloud import MachineState, Need, Offer
-from providers.lambda_cloud import LambdaCloud
-from providers.runpod import RunPod
+from providers.lambda_cloud.lambda_cloud import LambdaCloud
+from providers.runpod.runpod import RunPod
 from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, SpecError
 from tests.providers.fake_api import (
     KEYS,
@@ -30,8 +30,8 @@ from tests.providers.fake_api import (
     make_request,
     make_settings,
 )
-from tests.providers.test_lambda_cloud import OUR_KEY, REGIONS, TYPES
-from tests.providers.test_runpod import CATALOG, PLACES
+from tests.providers.lambda_cloud.test_lambda_cloud import OUR_KEY, REGIONS, TYPES
+from tests.providers.runpod.test_runpod import CATALOG, PLACES
 
 ROUNDS = 520
 STATUSES = [200, 201, 202, 204, 206, 301, 304, 400, 401, 402, 403, 404, 405, 408, 409, 410, 413, 418, 422, 429, 451]

@@ -10,7 +10,7 @@ import pytest
 from providers.cloud import Need, Offer
 from providers.gpus import load_table, resolve_gpu
 from providers.interconnect import find_interconnect, is_connected, list_connected_models
-from providers.local import LocalCloud
+from providers.local.local import LocalCloud
 from schemas.errors import SpecError
 from schemas.job import Candidate
 from stacks.planning.planning import make_need

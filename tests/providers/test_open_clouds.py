@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from providers.cloud import Need
-from providers.local import LocalCloud
+from providers.local.local import LocalCloud
 from providers.open_clouds import CONSOLES, choose_waits, open_clouds
 from providers.registry import CLOUDS
 from schemas.errors import CredentialError, SpecError

@@ -18,8 +18,9 @@ import pytest
 from providers import resources
 from providers.choice import Choice
 from providers.closed_cloud import ClosedCloud
-from providers.intents import load_intents
-from providers.lease import load_lease, open_lease, revoke_lease
+from providers.lease.intents import load_intents
+from providers.lease.lease import load_lease, open_lease, revoke_lease
+from providers.lease.termination import load_unconfirmed
 from providers.resources import (
     EndpointInputs,
     EndpointProvider,
@@ -30,7 +31,6 @@ from providers.resources import (
     ResourceFailed,
     widen_provider_host,
 )
-from providers.termination import load_unconfirmed
 from schemas.errors import CredentialError
 from schemas.events import read_events
 from schemas.failure import read_failures

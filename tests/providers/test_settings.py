@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from providers.secret import Secret
+from providers.http.secret import Secret
 from providers.settings import (
     LAMBDA_URL,
     RUNPOD_URL,

@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from runtime.dispatcher import run_dispatcher
-from runtime.manifest import DispatchOptions, Manifest
+from runtime.dispatcher.dispatcher import run_dispatcher
+from runtime.dispatcher.manifest import DispatchOptions, Manifest
 from schemas.status import Progress
 from tests.runtime.stub_engine import StubEngine
 

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from runtime.object_settings import load_object_settings, parse_address
-from runtime.object_store import ObjectStore, Patience
+from runtime.objects.object_settings import load_object_settings, parse_address
+from runtime.objects.object_store import ObjectStore, Patience
 
 START_TIMEOUT_S = 60.0
 QUICK = Patience(request_s=10, connect_s=2, tries=5, total_s=20, longest_pause_s=0.1)

@@ -8,11 +8,11 @@ from typing import get_args
 import msgspec
 import pytest
 
-from providers.intents import Intent
-from providers.lease import LeaseRecord
-from providers.proof import CloudProof, Proof, SkippedCloud, TerminatedMachine
-from providers.termination import UnconfirmedMachine
-from runtime.manifest import DispatchOptions, Manifest
+from providers.lease.intents import Intent
+from providers.lease.lease import LeaseRecord
+from providers.lease.proof import CloudProof, Proof, SkippedCloud, TerminatedMachine
+from providers.lease.termination import UnconfirmedMachine
+from runtime.dispatcher.manifest import DispatchOptions, Manifest
 from schemas.failure import Failure
 from schemas.machine import MachineRecord
 from schemas.status import (

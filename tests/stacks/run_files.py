@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from providers.cloud import Offer
-from providers.intents import append_intent
-from providers.lease import LeaseRecord, open_lease
+from providers.lease.intents import append_intent
+from providers.lease.lease import LeaseRecord, open_lease
 from schemas.job import Candidate, Job, Limits, Machines
 from schemas.machine import MachineRecord
 from schemas.names import make_machine_name

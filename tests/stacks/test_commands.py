@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.dispatch_lock import LOCK, Holder
+from runtime.dispatcher.dispatch_lock import LOCK, Holder
 from schemas.machine import MachineRecord
 from schemas.ssh import SshTarget
 from stacks.commands import (

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf import json_format
 from pulumi.runtime.mocks import MockMonitor, MockResourceArgs, Mocks
 
-from runtime.manifest import Manifest
+from runtime.dispatcher.manifest import Manifest
 from schemas.errors import CredentialError
 from schemas.job import Candidate, Dispatch, Limits
 from schemas.machine import MachineRecord

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from providers.emulators.machine_file import find_own_folder
-from providers.local_processes import end_processes
+from providers.local.processes import end_processes
 
 _ENDING = frozenset({"shutdown", "poweroff", "halt", "reboot"})
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from providers.emulators.machine_file import find_own_folder, load_machine_file
-from providers.local_folder import load_record
-from providers.local_ssh import run_server
+from providers.local.folder import load_record
+from providers.local.ssh import run_server
 
 _WITH_VALUE = "bCcEfghiIkoprtTuV"
 _START_TIMEOUT_S = 10.0

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from providers.emulators.emulator import start_emulator, start_emulator_process
-from providers.local_processes import MARK_FOLDER
+from providers.local.processes import MARK_FOLDER
 
 pytestmark = pytest.mark.wire
 

@@ -15,9 +15,9 @@ from providers.emulators.machine_file import MachineFile
 from providers.emulators.machines import MachinePlan, start
 from providers.emulators.serve import main
 from providers.emulators.shim_folder import REFUSED, SHIMS, UNSAFE_PATH, make_guard, write_shims
-from providers.local_environment import make_environment
-from providers.local_folder import STANDARD_PATH, MachineSpec
-from providers.local_listing import terminate_machine
+from providers.local.environment import make_environment
+from providers.local.folder import STANDARD_PATH, MachineSpec
+from providers.local.listing import terminate_machine
 
 CHANGING = {
     "apt-get",

@@ -16,7 +16,7 @@ import pytest
 from providers.cloud import Offer
 from providers.gpus import resolve_gpu
 from providers.interconnect import find_interconnect
-from providers.lambda_catalog import InstanceType, make_offers
+from providers.lambda_cloud.catalog import InstanceType, make_offers
 from schemas.errors import SpecError
 from schemas.job import Candidate, load_job
 from schemas.spec_schema import Schema, list_properties, load_schema

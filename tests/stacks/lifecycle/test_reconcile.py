@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from providers.intents import make_offer_key
+from providers.lease.intents import make_offer_key
 from schemas.job import Candidate, Limits
 from stacks.lifecycle.reconcile import MAX_ATTEMPTS, choose_replacements
 from stacks.planning.plan import Plan

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runtime.output_prefix import Ended, OutputPrefix
+from runtime.objects.output_prefix import Ended, OutputPrefix
 from schemas.errors import SpecError
 from stacks.planning.plan import Plan
 from stacks.planning.prefix_claim import claim_output, refuse_same_object, refuse_taken_prefix

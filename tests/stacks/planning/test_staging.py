@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.object_store import ObjectStore
+from runtime.objects.object_store import ObjectStore
 from schemas.errors import SpecError
 from schemas.job import LoadedJob
 from stacks.planning.planning import check_job_input

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.http_client import read_date
-from providers.reaper import find_expired
+from providers.http.http_client import read_date
+from providers.lease.reaper import find_expired
 from stacks.releasing.reaping import fetch_time
 from tests.providers.fake_api import FakeApi, make_lambda, make_lambda_api, make_runpod, make_runpod_api, reply
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.lease import mark_released, revoke_lease
-from providers.proof import CloudProof, Proof, TerminatedMachine
+from providers.lease.lease import mark_released, revoke_lease
+from providers.lease.proof import CloudProof, Proof, TerminatedMachine
 from stacks.releasing.release_speed import ReleaseSpeed, measure_release, note_release_speed
 from stacks.run_folder import RunFolder
 from tests.providers.scripted_cloud import FakeClock

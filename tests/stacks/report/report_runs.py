@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from providers.lease import LEASE_FILE
+from providers.lease.lease import LEASE_FILE
 from schemas.job import Candidate, Limits
 from schemas.status import Event, MachineStatus, Status, Usage, format_time
 from stacks.planning.plan import Plan, save_plan

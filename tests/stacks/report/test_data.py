@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.output_prefix import InputObject
+from runtime.objects.output_prefix import InputObject
 from schemas.errors import NoCapacity
 from schemas.failure import record_failure
 from stacks.report.data import Report, make_report

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from providers.intents import make_offer_key
-from providers.lease import mark_released, revoke_lease
-from providers.proof import Proof
+from providers.lease.intents import make_offer_key
+from providers.lease.lease import mark_released, revoke_lease
+from providers.lease.proof import Proof
 from schemas.job import Candidate
 from schemas.status import Usage
 from stacks.planning.history import load_history

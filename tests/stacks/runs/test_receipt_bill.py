@@ -10,7 +10,7 @@ import pytest
 
 from providers.cloud import LaunchRequest, Need
 from providers.emulators.emulator import start_emulator
-from providers.intents import make_offer_key
+from providers.lease.intents import make_offer_key
 from providers.open_clouds import open_clouds
 from schemas.job import Candidate
 from stacks.runs.receipt import make_receipt

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stacks.verbs.validation import report_problems
-from tests.runtime.test_batch_bodies import CHAT, GOOD
-from tests.runtime.test_batch_bodies import MISTAKES as BODY_MISTAKES
+from tests.runtime.batch.test_batch_bodies import CHAT, GOOD
+from tests.runtime.batch.test_batch_bodies import MISTAKES as BODY_MISTAKES
 from tests.schemas.spec_files import JOB, TEMPLATE, break_text, write_job
 from tests.schemas.test_job_mistakes import MISTAKES as JOB_MISTAKES
 from tests.schemas.test_template_mistakes import ALL as TEMPLATE_MISTAKES

@@ -1,0 +1,211 @@
+"""Sends one request and sees it to its end: result written, put back, or given up. Called by the slots of every replica."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from runtime.batch.batch_lines import RequestLine, read_max_tokens
+from runtime.batch.input_index import BatchInput
+from runtime.batch.journal import Journal
+from runtime.batch.tokens import NO_TOKENS, Tokens
+from runtime.dispatcher.early_stop import EarlyStop
+from runtime.dispatcher.flight import Flight, make_deadline_s
+from runtime.dispatcher.manifest import DispatchOptions
+from runtime.dispatcher.replica import Replica
+from runtime.dispatcher.request_queue import Request, RequestQueue
+from runtime.engines.outcome import Outcome, classify_answer
+from runtime.engines.transport import Answer, TransportFailure
+
+FREE_REFUSALS = 100
+POISON_DEATHS = 3
+_log = logging.getLogger("leasehold.sender")
+
+
+class Sender:
+    """`finished` is set when every line has its result; `redone` counts sendings whose work was for nothing."""
+
+    def __init__(
+        self, batch: BatchInput, journal: Journal, queue: RequestQueue, *, run: str, options: DispatchOptions
+    ) -> None:
+        self.finished = asyncio.Event()
+        self.early_stop = EarlyStop(has_success=journal.tally.completed > 0)
+        self.redone = 0
+        self.first_sent_at: float | None = None
+        self._batch = batch
+        self._journal = journal
+        self._queue = queue
+        self._run = run
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, request: Request, replica: Replica) -> None:
+        """One try. Raises SpecError when the input is no longer what was checked, and nothing else."""
+        line = self._batch.read(request.line)
+        body = bytes(line.body)
+        flight = self._depart(request, replica, body)
+        try:
+            answer = await replica.transport.post(body, request_id=f"{self._run}-{request.line:08x}-{request.sent}")
+        except TransportFailure as failure:
+            self._arrive(flight)
+            await self._on_broken(flight, line, failure)
+        except asyncio.CancelledError:
+            self._arrive(flight)
+            if flight.cause is None:
+                raise
+            flight.task.uncancel()
+            self._on_abort(flight, line)
+        else:
+            self._arrive(flight)
+            await self._on_answer(flight, line, answer)
+
+    def _depart(self, request: Request, replica: Replica, body: bytes) -> Flight:
+        task = asyncio.current_task()
+        assert task is not None
+        now = self._loop.time()
+        if self.first_sent_at is None:
+            self.first_sent_at = now
+        request.sent += 1
+        deadline_s = make_deadline_s(
+            timeout_s=self._options.request_timeout_s,
+            max_tokens=read_max_tokens(body),
+            latency_s=replica.slow_answer_s,
+            token_s=replica.slow_token_s,
+        )
+        flight = Flight(request, replica, task, now, now + deadline_s)
+        request.flights.append(flight)
+        replica.flights.add(flight)
+        self._queue.depart(request)
+        return flight
+
+    def _arrive(self, flight: Flight) -> None:
+        flight.request.flights.remove(flight)
+        flight.replica.flights.discard(flight)
+        self._queue.arrive(flight.request)
+
+    async def _on_answer(self, flight: Flight, line: RequestLine, answer: Answer) -> None:
+        outcome, tokens = classify_answer(answer.status, answer.body)
+        if outcome is Outcome.ANSWERED and tokens is not None:
+            self._write_answer(flight, line, answer, tokens)
+        elif outcome is Outcome.REFUSED:
+            self._write_refusal(flight, line, answer)
+        elif outcome is Outcome.BUSY:
+            await self._on_busy(flight, line, answer)
+        elif answer.status >= 500 and not await flight.replica.check_alive():
+            self._on_lost(flight, line)
+        else:
+            self._count_attempt(flight, line, answer=answer)
+
+    async def _on_broken(self, flight: Flight, line: RequestLine, failure: TransportFailure) -> None:
+        """No whole answer: a dead engine is not the request's fault, a living one that hangs up may be."""
+        if not await flight.replica.check_alive():
+            self._on_lost(flight, line)
+        else:
+            self._count_attempt(flight, line, code="connection_error", message=failure.message)
+
+    def _on_abort(self, flight: Flight, line: RequestLine) -> None:
+        self.redone += 1
+        if flight.cause in ("deadline", "stalled"):
+            spent_s = self._loop.time() - flight.sent_at
+            what = "no answer" if flight.cause == "deadline" else "the engine made no progress"
+            self._count_attempt(flight, line, code="request_timeout", message=f"{what} in {spent_s:.0f} s")
+        elif flight.cause == "left":
+            self._put_back(flight.request)
+
+    async def _on_busy(self, flight: Flight, line: RequestLine, answer: Answer) -> None:
+        """Turned away unread: free, unless this one is turned away again and again while others are answered."""
+        request, replica = flight.request, flight.replica
+        replica.on_busy(flight, retry_after_s=answer.retry_after_s)
+        if answer.status == 503 and not await replica.check_alive():
+            self._on_lost(flight, line)
+            return
+        request.busy += 1
+        others_pass = self._journal.tally.completed > request.busy_mark
+        request.busy_mark = self._journal.tally.completed
+        if request.busy > FREE_REFUSALS and others_pass:
+            self._count_attempt(flight, line, answer=answer)
+        else:
+            request.avoid = replica
+            self._put_back(request)
+
+    def _on_lost(self, flight: Flight, line: RequestLine) -> None:
+        """The replica is down: no attempt, but whoever is there at too many deaths may be what kills."""
+        request = flight.request
+        self.redone += 1
+        request.avoid = flight.replica
+        if flight.replica.has_died:
+            request.deaths += 1
+        if request.deaths < POISON_DEATHS:
+            self._put_back(request)
+        elif not request.flights:
+            message = f"{request.deaths} engines died while they worked on this request, the last time on it alone"
+            self._write_failure(flight, line, code="poisoned_request", message=message)
+
+    def _count_attempt(
+        self,
+        flight: Flight,
+        line: RequestLine,
+        *,
+        answer: Answer | None = None,
+        code: str = "",
+        message: str = "",
+    ) -> None:
+        request = flight.request
+        request.attempts += 1
+        request.avoid = flight.replica
+        if request.attempts <= self._options.max_retries:
+            self._put_back(request, delay_s=self._queue.retry_delay(request))
+        elif request.flights:
+            return
+        elif answer is None:
+            self._write_failure(flight, line, code=code, message=message)
+        elif answer.status < 300:
+            message = f"status {answer.status} with a body that is no JSON: {answer.body[:200]!r}"
+            self._write_failure(flight, line, code="invalid_answer", message=message)
+        else:
+            self._write_refusal(flight, line, answer)
+
+    def _put_back(self, request: Request, *, delay_s: float = 0.0) -> None:
+        """Unless a twin is still on its way, or has brought the result."""
+        if not request.flights and not self._journal.done[request.line]:
+            self._queue.put_back(request, delay_s=delay_s)
+
+    def _write_answer(self, flight: Flight, line: RequestLine, answer: Answer, tokens: Tokens) -> None:
+        data = self._journal.writer.make_answer(
+            flight.request.line,
+            bytes(line.custom_id),
+            status=answer.status,
+            request_id=answer.request_id,
+            body=answer.body,
+        )
+        self.early_stop.on_answer()
+        if self._write(flight, data, failed=False, tokens=tokens):
+            flight.replica.on_answer(flight, tokens)
+
+    def _write_refusal(self, flight: Flight, line: RequestLine, answer: Answer) -> None:
+        data = self._journal.writer.make_refusal(
+            flight.request.line,
+            bytes(line.custom_id),
+            status=answer.status,
+            request_id=answer.request_id,
+            body=answer.body,
+        )
+        self.early_stop.on_failure(answer.status, answer.body)
+        if self._write(flight, data, failed=True):
+            flight.replica.on_refusal(flight)
+
+    def _write_failure(self, flight: Flight, line: RequestLine, *, code: str, message: str) -> None:
+        data = self._journal.writer.make_failure(flight.request.line, bytes(line.custom_id), code=code, message=message)
+        self.early_stop.on_failure(0, f"{code}: {message}".encode())
+        if self._write(flight, data, failed=True):
+            flight.replica.failed += 1
+
+    def _write(self, flight: Flight, data: bytes, *, failed: bool, tokens: Tokens = NO_TOKENS) -> bool:
+        """Whether this is the result; the later of two twins is not, and the slower one is ended."""
+        is_first = self._journal.add(flight.request.line, data, failed=failed, tokens=tokens)
+        self.redone += not is_first
+        for twin in flight.request.flights:
+            twin.abort("twin")
+        if self._journal.undone == 0:
+            self.finished.set()
+        return is_first
