@@ -5,12 +5,17 @@ The project's modules are imported inside the tasks, so that `./inv --list` does
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
 
 from invoke.context import Context
-from invoke.tasks import task
+from invoke.tasks import task as make_task
+
+from toolchain.short_flags import ShortFlagTask
+
+task = functools.partial(make_task, klass=ShortFlagTask)
 
 _RUN = "the run, or any unique start of its id; left out: the latest"
 _JSON = "print data as JSON on stdout"
@@ -51,11 +56,12 @@ def validate(_context: Context, job: list[str], json: bool = False, github: bool
 @task(
     help={
         "template": "the schema of a template instead of a job's",
+        "policy": "the schema of the policy's file instead",
         "page": "bring docs/jobs.md and docs/json.md up to date instead",
     }
 )
-def schema(_context: Context, template: bool = False, page: bool = False) -> None:
-    """Print the JSON Schema of a job, or of a template."""
+def schema(_context: Context, template: bool = False, policy: bool = False, page: bool = False) -> None:
+    """Print the JSON Schema of a job, of a template, or of a policy."""
     from schemas.spec_schema import render_schema
     from stacks.terminal.console import print_text
     from stacks.verbs.json_page import write_pages
@@ -63,7 +69,7 @@ def schema(_context: Context, template: bool = False, page: bool = False) -> Non
     if page:
         write_pages()
         return
-    print_text(render_schema("template" if template else "job"))
+    print_text(render_schema("template" if template else "policy" if policy else "job"))
 
 
 @task(
@@ -199,6 +205,7 @@ def run(
     """Run a job: rent machines, answer every request, give the machines back, prove it."""
     from stacks.verbs.job_flags import JobFlags
     from stacks.verbs.running import parse_limit, pick_job, run_job
+    from stacks.verbs.telling import delivering_late
 
     flags = JobFlags(
         model=model,
@@ -217,8 +224,8 @@ def run(
         from stacks.verbs.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
 
         refuse_flags_of_one_job({"--run": run, "--detach": detach}, flags)
-        sys.exit(
-            run_jobs_of_flags(
+        with delivering_late():
+            code = run_jobs_of_flags(
                 [Path(each) for each in job],
                 os.environ,
                 parallel=parallel,
@@ -229,26 +236,27 @@ def run(
                 keep=keep,
                 as_json=json,
             )
+        sys.exit(code)
+    with delivering_late():
+        code = run_job(
+            pick_job(job, flags),
+            run=run,
+            line_limit=parse_limit(limit),
+            confirm=not yes,
+            detach=detach,
+            foreground=foreground,
+            keep=keep,
+            as_json=json,
         )
-    code = run_job(
-        pick_job(job, flags),
-        run=run,
-        line_limit=parse_limit(limit),
-        confirm=not yes,
-        detach=detach,
-        foreground=foreground,
-        keep=keep,
-        as_json=json,
-    )
     sys.exit(code)
 
 
 @task(help={"run": _RUN + "; without it: all runs", "json": _JSON})
 def status(_context: Context, run: str = "", json: bool = False) -> None:
     """Show the state of a run, or of all runs."""
-    from stacks.verbs.reading import report_status
+    from stacks.verbs.telling import show_status
 
-    report_status(run, as_json=json)
+    show_status(run, as_json=json)
 
 
 @task(help={"run": _RUN, "json": "print the events as JSON lines on stdout"})
@@ -277,16 +285,20 @@ def logs(_context: Context, run: str = "", source: str = "events", json: bool = 
 def results(_context: Context, run: str = "", output: str = "", json: bool = False) -> None:
     """Say where a run's results are, or copy them."""
     from stacks.verbs.reading import report_results
+    from stacks.verbs.telling import delivering_late
 
-    report_results(run, output, as_json=json)
+    with delivering_late():
+        report_results(run, output, as_json=json)
 
 
 @task(help={"run": _RUN, "json": _JSON})
 def receipt(_context: Context, run: str = "", json: bool = False) -> None:
     """Show what a run has cost."""
     from stacks.verbs.reading import report_receipt
+    from stacks.verbs.telling import delivering_late
 
-    report_receipt(run, as_json=json)
+    with delivering_late():
+        report_receipt(run, as_json=json)
 
 
 @task(help={"run": _RUN, "output": "write the page to this file", "show": "open it in a browser"})
@@ -301,16 +313,28 @@ def report(_context: Context, run: str = "", output: str = "", show: bool = Fals
 def cancel(_context: Context, run: str = "") -> None:
     """Stop a run: keep what is finished, give the machines back."""
     from stacks.verbs.running import cancel_run
+    from stacks.verbs.telling import delivering_late
 
-    sys.exit(cancel_run(run))
+    with delivering_late():
+        sys.exit(cancel_run(run))
 
 
 @task(help={"run": _RUN, "force": "without Pulumi's lock and state: sweep the clouds by the lease alone"})
 def release(_context: Context, run: str = "", force: bool = False) -> None:
     """Give back all machines of a run and prove it."""
     from stacks.verbs.running import release_existing
+    from stacks.verbs.telling import delivering_late
 
-    sys.exit(release_existing(run, force=force))
+    with delivering_late():
+        sys.exit(release_existing(run, force=force))
+
+
+@task(help={"run": "the run, or any unique start of its id; left out: all runs of the last days"})
+def notify(_context: Context, run: str = "") -> None:
+    """Tell others now what ended runs could not tell, as their receivers were down."""
+    from stacks.verbs.telling import tell_again
+
+    sys.exit(tell_again(run))
 
 
 _RESUME_HELP = {
@@ -341,18 +365,20 @@ def resume(
     from stacks.verbs.prefix_resume import resume_from
     from stacks.verbs.resuming import AS_BEFORE
     from stacks.verbs.running import parse_limit
+    from stacks.verbs.telling import delivering_late
 
-    code = resume_from(
-        run,
-        mode="resume",
-        job=job,
-        new_run=new_run,
-        line_limit=parse_limit(limit, left_out=AS_BEFORE),
-        confirm=not yes,
-        detach=detach,
-        foreground=foreground,
-        as_json=json,
-    )
+    with delivering_late():
+        code = resume_from(
+            run,
+            mode="resume",
+            job=job,
+            new_run=new_run,
+            line_limit=parse_limit(limit, left_out=AS_BEFORE),
+            confirm=not yes,
+            detach=detach,
+            foreground=foreground,
+            as_json=json,
+        )
     sys.exit(code)
 
 
@@ -372,18 +398,20 @@ def retry(
     from stacks.verbs.prefix_resume import resume_from
     from stacks.verbs.resuming import AS_BEFORE
     from stacks.verbs.running import parse_limit
+    from stacks.verbs.telling import delivering_late
 
-    code = resume_from(
-        run,
-        mode="retry",
-        job=job,
-        new_run=new_run,
-        line_limit=parse_limit(limit, left_out=AS_BEFORE),
-        confirm=not yes,
-        detach=detach,
-        foreground=foreground,
-        as_json=json,
-    )
+    with delivering_late():
+        code = resume_from(
+            run,
+            mode="retry",
+            job=job,
+            new_run=new_run,
+            line_limit=parse_limit(limit, left_out=AS_BEFORE),
+            confirm=not yes,
+            detach=detach,
+            foreground=foreground,
+            as_json=json,
+        )
     sys.exit(code)
 
 
@@ -399,8 +427,10 @@ def ssh(_context: Context, run: str = "", machine: int = 0) -> None:
 def reap(_context: Context, yes: bool = False, cloud: str = "", json: bool = False) -> None:
     """Find machines that outlived their lease, and end them with --yes; needs no state."""
     from stacks.releasing.reaping import report_leftovers
+    from stacks.verbs.telling import delivering_late
 
-    sys.exit(report_leftovers(act=yes, cloud=cloud, as_json=json))
+    with delivering_late():
+        sys.exit(report_leftovers(act=yes, cloud=cloud, as_json=json))
 
 
 @task(

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from schemas.errors import Problem
+from schemas.shown_path import show_path
 from schemas.yaml_flaw import TAB_FIX, TAB_MESSAGE, Flaw, Position
 from schemas.yaml_tree import MAX_DEPTH, MAX_NODES, Node, Tree, build_tree
 
@@ -76,9 +77,10 @@ def parse_document(text: str, *, file: str) -> LoadedFile:
 
 def place_problem(file: Path, path: KeyPath, message: str, *, code: str, fix: str = "") -> Problem:
     """A problem found only later, such as a GPU that no cloud knows, with the place of its value in the file."""
-    document = load_document(file).document
+    shown = Path(show_path(file))
+    document = load_document(shown).document
     if document is None:
-        return Problem(file=str(file), path=render_path(path), message=message, code=code, fix=fix)
+        return Problem(file=str(shown), path=render_path(path), message=message, code=code, fix=fix)
     return document.make_problem(path, message, code=code, fix=fix)
 
 

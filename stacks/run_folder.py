@@ -44,6 +44,8 @@ class RunFolder:
         self.lifecycle_log = root / "lifecycle.log"
         self.pulumi_log = root / "pulumi.log"
         self.cancel = root / "cancel"
+        self.notifications = root / "notifications.jsonl"
+        self.notifications_lock = root / "notifications.lock"
 
     def make(self) -> None:
         """Make the folder, private to this user."""

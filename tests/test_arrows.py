@@ -87,7 +87,10 @@ READS_ENVIRONMENT = {
     "stacks/program.py",
     "stacks/releasing/reaping.py",
     "stacks/run_folder.py",
+    "stacks/notifications/lone_courier.py",
     "stacks/verbs/running.py",
+    "stacks/verbs/start.py",
+    "stacks/verbs/telling.py",
     "stacks/releasing/token_release.py",
     "toolchain",
 }

@@ -19,6 +19,7 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
     "follow": ("run?",),
     "logs": ("run?",),
     "new": (),
+    "notify": ("run?",),
     "offers": ("job?",),
     "plan": ("job",),
     "reap": (),

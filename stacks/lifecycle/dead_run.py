@@ -16,6 +16,7 @@ from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.files import hold_lock
 from schemas.status import Status
+from stacks.notifications.lone_courier import start_courier
 from stacks.notifications.notifier import tell_end_in_place
 from stacks.planning.plan import load_plan
 from stacks.releasing.release import DESTROY_TIMEOUT_S, Notice, release_run
@@ -52,6 +53,7 @@ def end_dead_run(
     except LeaseholdError as error:
         status = end_for_dead_lifecycle(folder, verified=False, message=str(error))
     tell_end_in_place(folder, environment, status)
+    start_courier(folder, environment)
     return status
 
 

@@ -28,6 +28,7 @@ from stacks.lifecycle.budget import BudgetCare
 from stacks.lifecycle.dispatcher_care import DispatcherCare
 from stacks.lifecycle.machine_care import MachineCare
 from stacks.lifecycle.up_care import UpCare
+from stacks.notifications.lone_courier import start_courier
 from stacks.notifications.notifier import Notifier
 from stacks.planning.plan import load_plan
 from stacks.releasing.release import release_run
@@ -80,6 +81,8 @@ class Lifecycle:
             note_release_speed(self.folder)
         code = self._end(outcome, released)
         self.notifier.close()
+        if os.getsid(0) == self.mark.pid:
+            start_courier(self.folder, self.environment)
         return code
 
     def _work(self) -> Outcome:

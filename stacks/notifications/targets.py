@@ -1,15 +1,16 @@
 """Who is to be told about a run: the job's list, the policy's, and the environment's, with their secrets looked up.
 
-Called by the notifier. Secrets stay in this process: they are in no record that is written.
+Called by the notifier, the late delivery and the check before a run. Secrets stay in this process: they are in no record
+that is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from schemas.errors import CredentialError
+from schemas.errors import LeaseholdError, SpecError
 from schemas.notification import Notification
 from schemas.notify import NotifyTarget, Occasion
 from stacks.launch.secret_reference import load_secret
@@ -18,7 +19,8 @@ from stacks.notifications.webhook import Delivery, find_flaw, make_signature, po
 from stacks.planning.plan import Plan
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-_WEBHOOK, _SECRET, _SLACK = "LEASEHOLD_NOTIFY_WEBHOOK", "LEASEHOLD_NOTIFY_SECRET", "LEASEHOLD_NOTIFY_SLACK"
+WEBHOOK_VARIABLE, SLACK_VARIABLE = "LEASEHOLD_NOTIFY_WEBHOOK", "LEASEHOLD_NOTIFY_SLACK"
+_SECRET = "LEASEHOLD_NOTIFY_SECRET"
 _ENDINGS: tuple[Occasion, ...] = ("finished", "failed", "expired", "cancelled", "released", "release_unverified")
 
 
@@ -34,9 +36,6 @@ class Receiver:
         self._secret = secret
         self._summary = summary
 
-    def wants(self, told: Notification) -> bool:
-        return not self.target.on or told.event in self.target.on
-
     def tell(self, told: Notification) -> Delivery:
         """One try; raises nothing."""
         if self.target.type == "github":
@@ -50,46 +49,55 @@ class Receiver:
         return post(self._url, body, headers)
 
 
-def list_targets(plan: Plan, environ: Mapping[str, str]) -> Iterator[tuple[str, NotifyTarget]]:
-    """Every target with the place where it stands."""
-    for index, target in enumerate(plan.job.notify):
-        yield f"job notify[{index}]", target
-    policy = plan.policy.notify if plan.policy else ()
-    for index, target in enumerate(policy):
-        yield f"policy notify[{index}]", target
-    if environ.get(_WEBHOOK, "").strip():
+def list_targets(
+    of_job: Sequence[NotifyTarget], of_policy: Sequence[NotifyTarget], environ: Mapping[str, str]
+) -> Iterator[tuple[str, NotifyTarget]]:
+    """Every target with the place where it stands; without a step summary, as outside of GitHub, nobody is told there."""
+    summary = environ.get(SUMMARY_VARIABLE, "")
+    for owner, targets in (("job", of_job), ("policy", of_policy)):
+        for index, target in enumerate(targets):
+            if summary or target.type != "github":
+                yield f"{owner} notify[{index}]", target
+    if environ.get(WEBHOOK_VARIABLE, "").strip():
         secret = f"env:{_SECRET}" if environ.get(_SECRET, "").strip() else ""
-        yield _WEBHOOK, NotifyTarget(type="webhook", url=f"env:{_WEBHOOK}", secret=secret)
-    if environ.get(_SLACK, "").strip():
-        yield _SLACK, NotifyTarget(type="slack", url=f"env:{_SLACK}")
-    if environ.get(SUMMARY_VARIABLE) and not any(each.type == "github" for each in (*plan.job.notify, *policy)):
+        yield WEBHOOK_VARIABLE, NotifyTarget(type="webhook", url=f"env:{WEBHOOK_VARIABLE}", secret=secret)
+    if environ.get(SLACK_VARIABLE, "").strip():
+        yield SLACK_VARIABLE, NotifyTarget(type="slack", url=f"env:{SLACK_VARIABLE}")
+    if summary and not any(each.type == "github" for each in (*of_job, *of_policy)):
         yield SUMMARY_VARIABLE, NotifyTarget(type="github", on=_ENDINGS)
 
 
-def open_receivers(plan: Plan, environ: Mapping[str, str]) -> tuple[list[Receiver], list[str]]:
-    """Those that can be told, and for each of the others one sentence why not."""
+def list_plan_targets(plan: Plan, environ: Mapping[str, str]) -> list[tuple[str, NotifyTarget]]:
+    """Everybody who is to be told about a run of this plan."""
+    return list(list_targets(plan.job.notify, plan.policy.notify if plan.policy else (), environ))
+
+
+def is_wanted(told: Notification, target: NotifyTarget) -> bool:
+    return not target.on or told.event in target.on
+
+
+def open_receivers(
+    targets: Sequence[tuple[str, NotifyTarget]], environ: Mapping[str, str]
+) -> tuple[list[Receiver], dict[str, LeaseholdError]]:
+    """Those that can be told, and by its place for each of the others why not."""
     receivers: list[Receiver] = []
-    flaws: list[str] = []
-    for name, target in list_targets(plan, environ):
+    flaws: dict[str, LeaseholdError] = {}
+    for name, target in targets:
         try:
-            receiver = _open(name, target, environ)
-        except CredentialError as error:
-            flaws.append(f"{name} ({target.type}) cannot be told: {error.what}")
-            continue
-        if receiver is not None:
-            receivers.append(receiver)
+            receivers.append(open_receiver(name, target, environ))
+        except LeaseholdError as error:
+            flaws[name] = error
     return receivers, flaws
 
 
-def _open(name: str, target: NotifyTarget, environ: Mapping[str, str]) -> Receiver | None:
-    """None for a step summary outside of GitHub, where there is nothing to write to."""
+def open_receiver(name: str, target: NotifyTarget, environ: Mapping[str, str]) -> Receiver:
+    """Raises CredentialError for what is not set, and SpecError for an address that nobody can be told at."""
     if target.type == "github":
-        summary = environ.get(SUMMARY_VARIABLE, "")
-        return Receiver(name, target, summary=summary) if summary else None
+        return Receiver(name, target, summary=environ.get(SUMMARY_VARIABLE, ""))
     url = _look_up(target.url, environ) if "://" not in target.url else target.url
     flaw = find_flaw(url)
     if flaw:
-        raise CredentialError(flaw)
+        raise SpecError(flaw, where=name, fix="Write https://host/path, as the receiver gave it to you.")
     return Receiver(name, target, url=url, secret=_look_up(target.secret, environ))
 
 

@@ -100,6 +100,8 @@ def _list_facts(told: Notification) -> list[str]:
         facts.append(f"Run now: `./inv release {told.run}`")
     elif told.message and told.event != "released":
         facts.append(" ".join(told.message.split()))
+    # News may come late, after a receiver was down.
+    facts.append(f"happened at {told.time}")
     return facts
 
 

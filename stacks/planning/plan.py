@@ -15,6 +15,7 @@ from runtime.objects.output_prefix import InputObject
 from schemas.errors import LimitError, NoCapacity, SpecError
 from schemas.files import create_file
 from schemas.job import Candidate, Job
+from schemas.shown_path import show_path
 from schemas.status import Usage
 from schemas.template import Template
 from stacks.planning.basis import choose_basis
@@ -169,7 +170,7 @@ class _Versioned(msgspec.Struct):
 def _rank(job: Job, offers: Sequence[tuple[Candidate, Sequence[Offer]]]) -> tuple[Choice, ...]:
     ranked = [_make_choice(candidate, offer) for candidate, found in offers for offer in found]
     if not ranked:
-        raise NoCapacity("no cloud offers what the job asks for", where=job.source, fix="See ./inv offers.")
+        raise NoCapacity("no cloud offers what the job asks for", where=show_path(job.source), fix="See ./inv offers.")
     affordable = [
         _make_choice(candidate, offer)
         for candidate, found in offers
@@ -177,7 +178,9 @@ def _rank(job: Job, offers: Sequence[tuple[Candidate, Sequence[Offer]]]) -> tupl
         if candidate.max_usd_per_hour is None or offer.price_usd_per_hour <= candidate.max_usd_per_hour
     ]
     if not affordable:
-        raise LimitError(_describe_dear(ranked), where=job.source, fix="Raise max_usd_per_hour, or add a candidate.")
+        raise LimitError(
+            _describe_dear(ranked), where=show_path(job.source), fix="Raise max_usd_per_hour, or add a candidate."
+        )
     if job.machines.rank == "price":
         affordable.sort(key=lambda choice: choice.offer.price_usd_per_hour)
     affordable.sort(key=lambda choice: not choice.offer.available)
@@ -251,6 +254,6 @@ def _refuse_too_dear(job: Job, estimate: Estimate, first: Offer) -> None:
         sum_ = f"{estimate.low_hours:.2f} h of {times}{_name_kind(first)} at {first.price_usd_per_hour:.2f} USD/h"
         raise LimitError(
             f"even the low estimate, {estimate.low_usd:.2f} USD ({sum_}), is over limits.max_usd ({limit:.2f})",
-            where=job.source,
+            where=show_path(job.source),
             fix="Raise limits.max_usd, use --limit N for a trial, or choose a cheaper machine.",
         )

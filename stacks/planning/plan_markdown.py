@@ -76,7 +76,7 @@ def render_offline_markdown(
 def render_refusal_markdown(name: str, error: LeaseholdError) -> str:
     """Why there is no plan."""
     problems = error.problems if isinstance(error, SpecError) else ()
-    lines = [_quote(f"{each.line}:{each.column} {each.message}") for each in problems[:_MOST_PROBLEMS]]
+    lines = [_quote(f"{_place(each)} {each.message}") for each in problems[:_MOST_PROBLEMS]]
     rest = len(problems) - _MOST_PROBLEMS + (error.omitted if isinstance(error, SpecError) else 0)
     if rest > 0:
         lines.append(f"and {rest} more")
@@ -88,6 +88,11 @@ def render_refusal_markdown(name: str, error: LeaseholdError) -> str:
         )
         + "\n"
     )
+
+
+def _place(problem: Problem) -> str:
+    """Its line in the job's file, or what else is wrong, such as a variable."""
+    return f"{problem.line}:{problem.column}" if problem.line else f"{problem.file}:"
 
 
 def _render_head(name: str, verdict: str) -> str:

@@ -19,6 +19,7 @@ from runtime.batch.batch_input import InputReport, check_input
 from runtime.objects.object_settings import is_object_address
 from schemas.errors import CloudError, CredentialError, LeaseholdError, NoCapacity, Problem, SpecError
 from schemas.job import Candidate, Job, LoadedJob, load_job
+from schemas.shown_path import show_path
 from stacks.planning.estimate import InputSummary
 from stacks.planning.history import load_history
 from stacks.planning.left_out import find_left_out
@@ -62,11 +63,15 @@ def refuse_bad_output(job: Job) -> None:
     output = Path(job.output)
     if Path(job.input).resolve() in [(output / name).resolve() for name in ("output.jsonl", "error.jsonl")]:
         raise SpecError(
-            "the results would be written over the input", where=job.source, fix="Give output: another folder."
+            "the results would be written over the input",
+            where=show_path(job.source),
+            fix="Give output: another folder.",
         )
     there = next(each for each in (output, *output.parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise SpecError(f"output: {output} cannot be written", where=job.source, fix="Give output: another folder.")
+        raise SpecError(
+            f"output: {output} cannot be written", where=show_path(job.source), fix="Give output: another folder."
+        )
 
 
 def plan_work(

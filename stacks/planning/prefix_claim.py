@@ -11,6 +11,7 @@ from runtime.objects.output_prefix import Claim, OutputPrefix, Owner, save_claim
 from runtime.resuming.takeover import claim_prefix
 from schemas.errors import SpecError
 from schemas.job import Job
+from schemas.shown_path import show_path
 from stacks.planning.object_access import open_prefix
 from stacks.planning.plan import Plan
 from stacks.run_folder import RunFolder
@@ -24,7 +25,9 @@ def refuse_same_object(job: Job) -> None:
     names = [str(ObjectAddress(prefix.bucket, f"{prefix.key}/{name}".strip("/"))) for name in _RESULTS]
     if is_object_address(job.input) and str(parse_address(job.input)) in names:
         raise SpecError(
-            "the results would be written over the input", where=job.source, fix="Give output: another prefix."
+            "the results would be written over the input",
+            where=show_path(job.source),
+            fix="Give output: another prefix.",
         )
 
 

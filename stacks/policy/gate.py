@@ -16,6 +16,7 @@ from schemas.errors import PolicyError, Problem, SpecError
 from schemas.home_path import expand_home
 from schemas.job import Candidate, Job, LoadedJob
 from schemas.policy import Policy, load_policy
+from schemas.shown_path import show_path
 from schemas.template import Template
 from schemas.yaml_source import KeyPath, place_problem
 from stacks.launch.launch import make_engine_launch
@@ -36,7 +37,7 @@ def load_policy_in_force(environ: Mapping[str, str], project: Path = PROJECT) ->
     # A link that leads nowhere is a policy that cannot be read.
     if not named and not path.exists() and not path.is_symlink():
         return None
-    policy = load_policy(path)
+    policy = load_policy(Path(show_path(path)))
     _check_gpus(policy)
     return policy
 
@@ -143,7 +144,9 @@ def _without(job: Job, removed: Mapping[int, Removed]) -> Job:
 def _make_refusal(policy: Policy, job: Job, breaches: Sequence[Breach]) -> PolicyError:
     told = [f"{each.message} [{CODE}{each.rule}]" for each in breaches]
     fixes = "\n  ".join(dict.fromkeys(each.fix for each in breaches))
-    return PolicyError("\n".join(told), where=job.source, fix=f"{fixes}{_name(policy)}", rule=breaches[0].rule)
+    return PolicyError(
+        "\n".join(told), where=show_path(job.source), fix=f"{fixes}{_name(policy)}", rule=breaches[0].rule
+    )
 
 
 def _make_empty(policy: Policy, job: Job, removed: Sequence[Removed]) -> PolicyError:
@@ -153,14 +156,14 @@ def _make_empty(policy: Policy, job: Job, removed: Sequence[Removed]) -> PolicyE
     example = next(each.why for each in removed if each.rule == rule)
     return PolicyError(
         f"the policy leaves no offer: {listed}; for example: {example} [{CODE}{rule}]",
-        where=job.source,
+        where=show_path(job.source),
         fix=f"Add a candidate that the policy allows; ./inv offers shows what there is.{_name(policy)}",
         rule=rule,
     )
 
 
 def _name(policy: Policy) -> str:
-    return f" The policy is {policy.source}."
+    return f" The policy is {show_path(policy.source)}."
 
 
 def _as_breach(removed: Removed) -> Breach:
@@ -188,4 +191,4 @@ def _check_gpus(policy: Policy) -> None:
                 place_problem(Path(policy.source), ("gpus", index), error.what, code="unknown_gpu", fix=error.fix)
             )
     if problems:
-        raise SpecError("the policy names a GPU that is not known", where=policy.source, problems=problems)
+        raise SpecError("the policy names a GPU that is not known", where=show_path(policy.source), problems=problems)

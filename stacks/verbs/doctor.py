@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +18,11 @@ from rich.text import Text
 from providers.access import AccessReport, check_access
 from providers.open_clouds import open_clouds
 from schemas.errors import LeaseholdError
+from schemas.policy import Policy
+from schemas.shown_path import show_path
+from stacks.notifications.late_delivery import find_overdue
+from stacks.notifications.target_check import check_targets
+from stacks.policy.gate import load_policy_in_force
 from stacks.run_folder import get_home
 from stacks.terminal.console import make_table, print_data, print_table
 from stacks.terminal.count_words import count_things
@@ -41,6 +48,8 @@ def run_checks() -> list[Check]:
         _check_ssh(),
         _check_pulumi(),
         _check_home(),
+        _check_policy(),
+        _check_notifications(),
         _check_cloud("local", ""),
         _check_cloud("runpod", "RUNPOD_API_KEY"),
         _check_cloud("lambda", "LAMBDA_CLOUD_API_KEY"),
@@ -82,6 +91,39 @@ def _check_home() -> Check:
     writable = os.access(home if home.exists() else _nearest(home), os.W_OK)
     verdict: Verdict = "ok" if writable else "broken"
     return Check(name="home", verdict=verdict, detail=str(home) if writable else f"{home} cannot be written")
+
+
+def _check_policy() -> Check:
+    """The policy in force; one that does not load stops every job."""
+    try:
+        policy = load_policy_in_force(os.environ)
+    except LeaseholdError as error:
+        return Check(name="policy", verdict="broken", detail=_join_lines(str(error)))
+    if policy is None:
+        return Check(name="policy", verdict="ok", detail="none in force: no policy.yaml beside Pulumi.yaml")
+    rules = f"{count_things(len(policy.rules), 'rule')}: {', '.join(policy.rules)}" if policy.rules else "no rule"
+    told = f"; tells {count_things(len(policy.notify), 'target')}" if policy.notify else ""
+    return Check(name="policy", verdict="ok", detail=f"{show_path(policy.source)}, {rules}{told}")
+
+
+def _check_notifications() -> Check:
+    """Whom the environment and the policy tell, and what ended runs could not tell; an address that is none stops runs."""
+    checked = check_targets(os.environ, policy=_load_policy())
+    if checked.problems or checked.warnings:
+        flaws = " ".join(_join_lines(str(each)) for each in (*checked.problems, *checked.warnings))
+        return Check(name="notify", verdict="broken", detail=flaws, needed=bool(checked.problems))
+    behind = find_overdue(get_home(), time.time())
+    if behind:
+        words = f"{count_things(len(behind), 'run')} could not tell all their news: ./inv notify tries again"
+        return Check(name="notify", verdict="broken", detail=words, needed=False)
+    whom = ", ".join(checked.labels) or "nobody but whom a job names"
+    return Check(name="notify", verdict="ok", detail=f"told about every run: {whom}")
+
+
+def _load_policy() -> Policy | None:
+    with contextlib.suppress(LeaseholdError):  # which is told as a check of its own
+        return load_policy_in_force(os.environ)
+    return None
 
 
 def _nearest(path: Path) -> Path:

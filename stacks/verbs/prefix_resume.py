@@ -34,7 +34,7 @@ from stacks.verbs.resuming import (
     tell_differences,
 )
 from stacks.verbs.running import start_planned
-from stacks.verbs.start import name_run, tell_notice
+from stacks.verbs.start import name_run, refuse_bad_targets, tell_notice
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +90,7 @@ def resume_prefix(
         left = read_left(address, old)
         limit = left.plan.line_limit if line_limit == AS_BEFORE else line_limit
         loaded = _load_job(job, left)
+        refuse_bad_targets(loaded.job)
         name = name_run(new_run, loaded.job.name)
         _tell_owner(left.owner)
         staged = stage_job(loaded)

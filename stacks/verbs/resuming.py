@@ -29,7 +29,7 @@ from stacks.runs.run_processes import is_lifecycle_alive
 from stacks.runs.run_status import is_over, read_status
 from stacks.terminal.console import WORDS, print_data
 from stacks.verbs.running import start_planned
-from stacks.verbs.start import name_run, tell_notice
+from stacks.verbs.start import name_run, refuse_bad_targets, tell_notice
 
 AS_BEFORE = -1
 Mode = Literal["resume", "retry"]
@@ -57,6 +57,7 @@ def resume_run(
     before = load_plan(earlier.plan)
     limit = before.line_limit if line_limit == AS_BEFORE else line_limit
     loaded = _load_job(job, before)
+    refuse_bad_targets(loaded.job)
     name = name_run(new_run, loaded.job.name)
     with make_staging(home) as staging:
         staged = stage_job(loaded)

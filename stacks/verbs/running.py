@@ -12,6 +12,7 @@ import msgspec
 
 from runtime.objects.object_settings import is_object_address
 from schemas.errors import Interrupted, LeaseholdError, LimitError, ReleaseError, SpecError
+from schemas.shown_path import show_path
 from schemas.status import Status
 from stacks.lifecycle.dead_run import end_dead_run
 from stacks.planning.plan import Plan, load_plan
@@ -192,7 +193,7 @@ def _ask_consent(plan: Plan) -> None:
         WORDS.print(words, style="yellow")
         return
     if not ask("Rent these machines?"):
-        raise LimitError("not started: you said no", where=plan.job.source)
+        raise LimitError("not started: you said no", where=show_path(plan.job.source))
 
 
 def _follow_to_end(folder: RunFolder, *, as_json: bool, cancel_on_interrupt: bool) -> int:

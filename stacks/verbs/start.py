@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import re
 import time
@@ -12,11 +13,14 @@ from pathlib import Path
 import msgspec
 
 from schemas.errors import SpecError
+from schemas.job import Job, load_job
 from stacks.lifecycle.lifecycle import start_lifecycle
+from stacks.notifications.target_check import check_targets
 from stacks.planning.plan import Plan, save_plan
 from stacks.planning.planning import draw_up_plan
 from stacks.planning.prefix_claim import claim_output, keep_claim
 from stacks.planning.staging import keep_input
+from stacks.policy.gate import load_policy_in_force
 from stacks.run_folder import RunFolder, get_home, open_run, prepare_home
 from stacks.terminal.console import WORDS
 
@@ -39,8 +43,17 @@ def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
     if run:
         # Before any cloud is asked: what is taken now stays taken.
         name_run(run, "")
+    refuse_bad_targets(load_job(job_file).job)
     plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=tell_notice)
     return msgspec.structs.replace(plan, run=name_run(run, plan.job.name))
+
+
+def refuse_bad_targets(job: Job) -> None:
+    """Raise SpecError when somebody is to be told at an address that is none; what is not set is only said."""
+    checked = check_targets(os.environ, job=job, policy=load_policy_in_force(os.environ))
+    checked.raise_if_bad()
+    for warning in checked.warnings:
+        tell_notice(str(warning))
 
 
 def name_run(given: str, job: str) -> str:

@@ -18,7 +18,8 @@ from schemas.raw_spec import find_text
 from schemas.template import Template, read_template
 from schemas.yaml_source import Document, load_document
 from stacks.launch.machine_check import find_machine_problems
-from stacks.policy.gate import is_policy_problem, list_policy_problems
+from stacks.notifications.target_check import check_targets
+from stacks.policy.gate import is_policy_problem, list_policy_problems, load_policy_in_force
 from stacks.terminal.console import WORDS, print_data
 from stacks.terminal.count_words import count_things
 from stacks.verbs.github import render_annotation
@@ -77,11 +78,16 @@ def _check(path: Path, environ: Mapping[str, str]) -> Report:
     found = _check_input(reading)
     bad_lines = found.problems if isinstance(found, InputReport) else tuple(found)
     refused, removed = list_policy_problems(reading.loaded, environ) if reading.loaded else ([], [])
-    problems = merge_problems(own, refused) + bad_lines
+    told = check_targets(
+        environ, job=reading.loaded.job if reading.loaded else None, policy=load_policy_in_force(environ)
+    )
+    problems = merge_problems(own, refused, told.problems) + bad_lines
     in_s3 = reading.loaded is not None and is_object_address(reading.loaded.job.input)
     report = Report(job=str(path), ok=not problems, problems=problems, input_checked=not in_s3)
     if reading.loaded:
-        report = msgspec.structs.replace(report, warnings=merge_problems(reading.loaded.warnings, removed))
+        report = msgspec.structs.replace(
+            report, warnings=merge_problems(reading.loaded.warnings, removed, told.warnings)
+        )
     if isinstance(found, InputReport):
         omitted = found.problem_count - len(found.problems)
         counts = found.problem_counts

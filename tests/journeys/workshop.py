@@ -38,6 +38,8 @@ class Workshop:
             "LEASEHOLD_HOME": str(self.home),
             "LEASEHOLD_LOCAL_CLOUD_DIR": str(self.cloud),
             "LEASEHOLD_STATE_DIR": str(folder / "pace"),
+            # No process outlives a test to tell somebody who is not there any more.
+            "LEASEHOLD_NOTIFY_PATIENCE_S": "0",
             MARK: self.mark,
         }
 

@@ -18,9 +18,9 @@ from schemas.events import read_events
 from schemas.job import Limits
 from schemas.notify import NotifyTarget
 from schemas.status import MachineStatus, RequestCounts, Status
-from stacks.notifications import notifier as notifier_module
+from stacks.notifications import courier as courier_module
 from stacks.notifications.notifier import Notifier, tell_end_in_place
-from stacks.notifications.outbox import Outbox
+from stacks.notifications.outbox import Letter, Outbox
 from stacks.notifications.text import make_notification, render_slack, render_summary
 from stacks.planning.plan import Plan, save_plan
 from stacks.policy.policy import PolicyResult
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifier_module, "_FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr(courier_module, "_FIRST_DELAY_S", 0.02)
 
 
 def plan_telling(*targets: NotifyTarget, max_usd: float | None = 10) -> Plan:
@@ -77,6 +77,13 @@ def tell_end(folder: RunFolder, plan: Plan, status: Status, patience_s: float = 
     notifier.tell_end(status)
     notifier.close(patience_s)
     return time.monotonic() - began
+
+
+def wait_for(is_so: Callable[[], bool], timeout_s: float = 5) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def read_all(folder: RunFolder) -> list[tuple[str, str]]:
@@ -180,13 +187,13 @@ def test_a_refusal_and_a_redirect_are_not_tried_again(folder: RunFolder, serve: 
 def test_a_receiver_that_always_fails_is_given_up_after_a_bounded_number_of_tries(
     folder: RunFolder, serve: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "_LAST_DELAY_S", 0.03)
+    monkeypatch.setattr(courier_module, "_LAST_DELAY_S", 0.03)
     server = serve(503)
 
     took_s = tell_end(folder, plan_telling(hook(server, on=("finished",))), make_status())
 
-    assert len(server.calls) == notifier_module.MAX_TRIES
-    assert read_all(folder)[-1][0] == "notification_given_up"
+    assert len(server.calls) == courier_module.MAX_TRIES
+    assert read_all(folder)[-1][0] == "notification_waiting", "whoever comes later tries again"
     assert took_s < 4
 
 
@@ -198,8 +205,8 @@ def test_a_receiver_that_hangs_holds_up_neither_the_others_nor_the_end(folder: R
 
     assert working.events() == ["finished", "released"]
     assert 0.4 < took_s < 0.95, "the bound is for all of them together"
-    given_up = [message for event, message in read_all(folder) if event == "notification_given_up"]
-    assert len(given_up) == 6
+    waiting = [message for event, message in read_all(folder) if event == "notification_waiting"]
+    assert len(waiting) == 6
 
 
 def test_telling_returns_at_once_while_the_receiver_hangs(folder: RunFolder, serve: MakeServer) -> None:
@@ -288,6 +295,23 @@ def test_job_policy_and_environment_are_all_told(folder: RunFolder, serve: MakeS
     assert "### tickets-1: released, verified" in summary.read_text()
 
 
+def test_after_a_long_silence_the_end_is_told_at_once_and_in_order(
+    folder: RunFolder, serve: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that was down when the budget was told is between two tries, far apart, when the run ends."""
+    monkeypatch.setattr(courier_module, "_FIRST_DELAY_S", 60)
+    monkeypatch.setattr(courier_module, "_LAST_DELAY_S", 60)
+    server = serve(503, 200)
+    notifier = Notifier(folder, plan_telling(hook(server)), {})
+    notifier.watch_budget(make_status("in_progress", "no", usd_so_far=5.0))
+    wait_for(lambda: "notification_failed" in dict(read_all(folder)))
+
+    notifier.tell_end(make_status())
+    notifier.close(5)
+
+    assert server.events() == ["budget", "budget", "finished", "released"]
+
+
 def test_slacks_own_characters_are_escaped() -> None:
     told = make_notification(plan_telling(), make_status(message="<!channel> a & b"), "failed", "now")
 
@@ -357,12 +381,10 @@ def test_what_a_killed_life_cycle_had_not_told_is_told_in_its_place_with_the_sam
     save_plan(plan, folder.plan)
     killed = Notifier(folder, plan, {"URL": hanging.url})
     killed.watch_budget(make_status("in_progress", "no", usd_so_far=5.0))
-    deadline = time.monotonic() + 5
-    while len(hanging.calls) + len(working.calls) < 2 or len(read_all(folder)) < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: len(hanging.calls) + len(working.calls) >= 2 and len(read_all(folder)) >= 1)
 
     mended = serve()
+    killed._turn.close()  # as the kernel does for a process that is killed
     tell_end_in_place(folder, {"URL": mended.url}, make_status("cancelled"))
 
     assert mended.events() == ["budget", "cancelled", "released"]
@@ -384,11 +406,12 @@ def test_what_was_told_is_not_told_twice_by_whoever_comes_later(folder: RunFolde
 def test_a_torn_line_of_the_outbox_is_none(folder: RunFolder) -> None:
     outbox = Outbox(folder.root / "notifications.jsonl")
     told = make_notification(plan_telling(), make_status(), "finished", "now")
-    outbox.put(told)
+    outbox.put(told, ["a", "b"])
+    outbox.close(told.id, "b", is_delivered=True)
     with (folder.root / "notifications.jsonl").open("ab") as file:
         file.write(b'{"told": {"id": "x", "rec')
 
-    assert outbox.read() == ({told.id: told}, set())
+    assert outbox.read() == {told.id: Letter(notification=told, waiting=("a",))}
 
 
 def test_a_folder_that_cannot_be_written_ends_no_run(
@@ -409,12 +432,12 @@ def test_a_line_of_the_outbox_that_was_torn_within_a_letter_hides_no_other(folde
         make_notification(plan_telling(), make_status(message="fünf"), event, "now")
         for event in ("finished", "released", "failed")
     )
-    outbox.put(first)
-    outbox.put(second)
+    outbox.put(first, ())
+    outbox.put(second, ())
     # The second line ends within its ü, and the next one goes on behind it.
     data = path.read_bytes()
     path.write_bytes(data[: data.rindex("ü".encode()) + 1])
-    outbox.put(third)
-    outbox.put(third)
+    outbox.put(third, ())
+    outbox.put(third, ())
 
-    assert outbox.read()[0] == {first.id: first, third.id: third}
+    assert [letter.notification for letter in outbox.read().values()] == [first, third]
