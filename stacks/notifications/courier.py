@@ -11,7 +11,7 @@ import traceback
 from schemas.events import append_event
 from schemas.notification import Notification
 from stacks.notifications.outbox import Outbox
-from stacks.notifications.targets import Receiver
+from stacks.notifications.receivers import Receiver
 from stacks.notifications.text import name_event
 from stacks.run_folder import RunFolder
 
@@ -23,8 +23,8 @@ _LAST_DELAY_S = 30.0
 class Courier:
     """Its thread starts with the first notification; a receiver that hangs holds up no other one.
 
-    is_late: the run has ended long ago, and that it could not be told was an event already. problem: how the last try
-    failed, "" after one that did not.
+    is_late: the run has ended, and that it could not be told was an event already; everything is tried once, and nothing
+    more after there was no answer. problem: how the last try failed, "" after one that did not.
     """
 
     def __init__(self, folder: RunFolder, outbox: Outbox, receiver: Receiver, *, is_late: bool = False) -> None:
@@ -101,7 +101,9 @@ class Courier:
                 self._close(told, is_delivered=False)
                 self._note("notification_given_up", delivery.words, told, tries=tries, status=delivery.status)
                 return
-            if tries >= MAX_TRIES and delivery.status:
+            if self._is_late and not delivery.status:
+                self._is_over.set()
+            if self._is_late or (tries >= MAX_TRIES and delivery.status):
                 return
             self._hurry.wait(_choose_delay(tries))
             if self._is_over.is_set():

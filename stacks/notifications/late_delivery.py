@@ -19,7 +19,8 @@ from schemas.errors import LeaseholdError
 from schemas.files import hold_lock
 from stacks.notifications.courier import Courier
 from stacks.notifications.outbox import Letter, Outbox
-from stacks.notifications.targets import SLACK_VARIABLE, WEBHOOK_VARIABLE, Receiver, list_plan_targets, open_receivers
+from stacks.notifications.receivers import Receiver, list_plan_targets, open_receivers
+from stacks.notifications.targets import SLACK_VARIABLE, WEBHOOK_VARIABLE
 from stacks.notifications.text import name_event
 from stacks.planning.plan import load_plan
 from stacks.run_folder import RunFolder, list_runs

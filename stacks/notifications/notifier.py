@@ -19,7 +19,7 @@ from schemas.notify import NotifyTarget
 from schemas.status import Status, format_time
 from stacks.notifications.courier import Courier
 from stacks.notifications.outbox import Letter, Outbox
-from stacks.notifications.targets import is_wanted, list_plan_targets, open_receivers
+from stacks.notifications.receivers import is_wanted, list_plan_targets, open_receivers
 from stacks.notifications.text import BUDGET_LEVELS, make_end_notifications, make_notification
 from stacks.planning.plan import Plan, load_plan
 from stacks.run_folder import RunFolder

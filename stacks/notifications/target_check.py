@@ -12,7 +12,7 @@ from schemas.errors import CredentialError, Problem, SpecError
 from schemas.job import Job
 from schemas.policy import Policy
 from schemas.yaml_source import place_problem
-from stacks.notifications.targets import list_targets, open_receiver
+from stacks.notifications.targets import find_address, list_targets, make_label
 
 CODE = "bad_notify_address"
 _PLACE = re.compile(r"(job|policy) notify\[(\d+)\]")
@@ -38,7 +38,7 @@ def check_targets(environ: Mapping[str, str], *, job: Job | None = None, policy:
     sources = {"job": job.source if job else "", "policy": policy.source if policy else ""}
     for name, target in list_targets(job.notify if job else (), policy.notify if policy else (), environ):
         try:
-            labels.append(open_receiver(name, target, environ).label)
+            labels.append(make_label(target, find_address(name, target, environ)))
         except CredentialError as error:
             message = f"{target.type} would not be told: {error.what}"
             warnings.append(_place(name, sources, message, "notify_not_set", error.fix))

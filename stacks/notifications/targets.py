@@ -1,22 +1,19 @@
 """Who is to be told about a run: the job's list, the policy's, and the environment's, with their secrets looked up.
 
-Called by the notifier, the late delivery and the check before a run. Secrets stay in this process: they are in no record
-that is written.
+Called by the receivers and by the check before a run. Secrets stay in this process: they are in no record that is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from schemas.errors import LeaseholdError, SpecError
-from schemas.notification import Notification
+import msgspec
+
+from schemas.errors import SpecError
+from schemas.loopback import is_loopback
 from schemas.notify import NotifyTarget, Occasion
 from stacks.launch.secret_reference import load_secret
-from stacks.notifications.text import render_body, render_slack, render_summary
-from stacks.notifications.webhook import Delivery, find_flaw, make_signature, post
-from stacks.planning.plan import Plan
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 WEBHOOK_VARIABLE, SLACK_VARIABLE = "LEASEHOLD_NOTIFY_WEBHOOK", "LEASEHOLD_NOTIFY_SLACK"
@@ -24,29 +21,11 @@ _SECRET = "LEASEHOLD_NOTIFY_SECRET"
 _ENDINGS: tuple[Occasion, ...] = ("finished", "failed", "expired", "cancelled", "released", "release_unverified")
 
 
-class Receiver:
-    """One target that can be told; name is where it was written, label is for people and holds no secret."""
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a target is told, and what signs it; for GitHub the summary's file is the url. Never written anywhere."""
 
-    def __init__(self, name: str, target: NotifyTarget, *, url: str = "", secret: str = "", summary: str = "") -> None:
-        self.name = name
-        self.target = target
-        host = urlsplit(url).hostname or "" if url else ""
-        self.label = f"{target.type} {host}".strip()
-        self._url = url
-        self._secret = secret
-        self._summary = summary
-
-    def tell(self, told: Notification) -> Delivery:
-        """One try; raises nothing."""
-        if self.target.type == "github":
-            return _append(self._summary, render_summary(told))
-        if self.target.type == "slack":
-            return post(self._url, render_slack(told), {})
-        body = render_body(told)
-        headers = {"X-Leasehold-Event": told.event, "X-Leasehold-Id": told.id}
-        if self._secret:
-            headers["X-Leasehold-Signature"] = make_signature(self._secret, body)
-        return post(self._url, body, headers)
+    url: str
+    secret: str = ""
 
 
 def list_targets(
@@ -67,48 +46,39 @@ def list_targets(
         yield SUMMARY_VARIABLE, NotifyTarget(type="github", on=_ENDINGS)
 
 
-def list_plan_targets(plan: Plan, environ: Mapping[str, str]) -> list[tuple[str, NotifyTarget]]:
-    """Everybody who is to be told about a run of this plan."""
-    return list(list_targets(plan.job.notify, plan.policy.notify if plan.policy else (), environ))
-
-
-def is_wanted(told: Notification, target: NotifyTarget) -> bool:
-    return not target.on or told.event in target.on
-
-
-def open_receivers(
-    targets: Sequence[tuple[str, NotifyTarget]], environ: Mapping[str, str]
-) -> tuple[list[Receiver], dict[str, LeaseholdError]]:
-    """Those that can be told, and by its place for each of the others why not."""
-    receivers: list[Receiver] = []
-    flaws: dict[str, LeaseholdError] = {}
-    for name, target in targets:
-        try:
-            receivers.append(open_receiver(name, target, environ))
-        except LeaseholdError as error:
-            flaws[name] = error
-    return receivers, flaws
-
-
-def open_receiver(name: str, target: NotifyTarget, environ: Mapping[str, str]) -> Receiver:
+def find_address(name: str, target: NotifyTarget, environ: Mapping[str, str]) -> Address:
     """Raises CredentialError for what is not set, and SpecError for an address that nobody can be told at."""
     if target.type == "github":
-        return Receiver(name, target, summary=environ.get(SUMMARY_VARIABLE, ""))
+        return Address(url=environ.get(SUMMARY_VARIABLE, ""))
     url = _look_up(target.url, environ) if "://" not in target.url else target.url
-    flaw = find_flaw(url)
+    flaw = _find_flaw(url)
     if flaw:
         raise SpecError(flaw, where=name, fix="Write https://host/path, as the receiver gave it to you.")
-    return Receiver(name, target, url=url, secret=_look_up(target.secret, environ))
+    return Address(url=url, secret=_look_up(target.secret, environ))
+
+
+def make_label(target: NotifyTarget, address: Address) -> str:
+    """The target for people: its type and host, which hold no secret."""
+    return target.type if target.type == "github" else f"{target.type} {urlsplit(address.url).hostname or ''}".strip()
 
 
 def _look_up(reference: str, environ: Mapping[str, str]) -> str:
     return load_secret(reference, environ=environ, get_config=lambda _: None)
 
 
-def _append(path: str, text: str) -> Delivery:
+def _find_flaw(url: str) -> str:
+    """Why an address cannot be used, without repeating it; "" when it can."""
     try:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        return Delivery(ok=False, is_final=True, words=error.strerror or type(error).__name__)
-    return Delivery(ok=True, is_final=True, words="written")
+        parts = urlsplit(url)
+        host = parts.hostname
+        (host or "").encode("idna")  # a name such as `a..b` is none, which would be an error only when it is sent
+        is_whole = parts.scheme in ("http", "https") and bool(host) and (parts.port or 1) > 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or not url.isascii() or not url.isprintable() or " " in url:
+        return "it holds no http address"
+    if parts.username is not None or parts.password is not None:
+        return "the address holds a user or password"
+    if parts.scheme == "http" and not is_loopback(url):
+        return "the address is not https, and anybody on the way could read what is told"
+    return ""

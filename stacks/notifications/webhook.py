@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -35,24 +34,6 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 def make_signature(secret: str, body: bytes) -> str:
     """The value of X-Leasehold-Signature."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-
-
-def find_flaw(url: str) -> str:
-    """Why an address cannot be used, without repeating it; "" when it can."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        (host or "").encode("idna")  # a name such as `a..b` is none, which would be an error only when it is sent
-        is_whole = parts.scheme in ("http", "https") and bool(host) and (parts.port or 1) > 0
-    except ValueError:
-        is_whole = False
-    if not is_whole or not url.isascii() or not url.isprintable() or " " in url:
-        return "it holds no http address"
-    if parts.username is not None or parts.password is not None:
-        return "the address holds a user or password"
-    if parts.scheme == "http" and not is_loopback(url):
-        return "the address is not https, and anybody on the way could read what is told"
-    return ""
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float = TRY_TIMEOUT_S) -> Delivery:

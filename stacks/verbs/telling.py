@@ -84,7 +84,9 @@ def _print_told(told: int, left: list[Waiting], run: str) -> None:
     if told:
         print_text(f"told: {count_things(told, 'notification')}")
     elif not left:
-        print_text(f"{run or 'no run'}: nothing is left to tell" if run else "no run has anything left to tell")
+        print_text(
+            f"{find_run(run, get_home()).run}: nothing is left to tell" if run else "no run has news left to tell"
+        )
     if left:
         WORDS.print("Mend what stands in brackets, then run this again; docs/notifications.md says what is tried.")
 

@@ -55,6 +55,10 @@ def test_a_run_out_of_money_tells_so_and_is_held_up_by_nobody(workshop: Workshop
     assert [call.path for call in failing.calls] == [f"/{TOKEN}"] * 3
     assert "expired" in failing.calls[-1].data["text"]
     assert hanging.calls
+    shown = workshop.inv("status", "broke")
+    assert shown.returncode == 0
+    assert "broke: budget 50 %, budget 80 %, budget 100 %, expired, released not told yet" in shown.stderr
+    assert "./inv notify broke tries again" in shown.stderr
     _assert_end_was_not_held_up(workshop)
     written = [path for root in (workshop.home, workshop.cloud) for path in root.rglob("*") if path.is_file()]
     assert any(path.is_relative_to(workshop.home / "state") for path in written)
@@ -74,7 +78,7 @@ def _assert_end_was_not_held_up(workshop: Workshop) -> None:
     assert {each["event"] for each in events if each["source"] == "notifier"} == {
         "notification_sent",
         "notification_failed",
-        "notification_given_up",
+        "notification_waiting",
     }
 
 

@@ -137,6 +137,23 @@ def test_what_is_left_names_the_receiver_and_the_reason_and_no_address(folder: R
     assert "hidden-part" not in folder.events.read_text()
 
 
+def test_an_answer_that_is_about_one_piece_of_news_holds_up_no_other(folder: RunFolder, serve: MakeServer) -> None:
+    server = serve(500, 200)
+
+    told, (left,) = deliver(folder, {"HOOK": server.url}, patience_s=5)
+
+    assert (told, left.events, left.why) == (1, ("finished",), "")
+    assert server.events() == ["finished", "released"]
+
+
+def test_a_receiver_that_is_down_is_asked_once(folder: RunFolder, serve: MakeServer) -> None:
+    began = time.monotonic()
+
+    deliver(folder, {"HOOK": find_dead_address()}, patience_s=5)
+
+    assert time.monotonic() - began < 1
+
+
 def test_a_variable_that_is_not_set_any_more_is_named(home: Path) -> None:
     folder = make_folder(home / "runs", "other-1")
     save_plan(plan_telling(), folder.plan)
@@ -210,11 +227,11 @@ def test_an_outbox_that_nobody_has_written_for_days_is_not_even_read(home: Path,
 
 
 def test_a_courier_of_its_own_goes_on_until_the_receiver_is_back(folder: RunFolder, serve: MakeServer) -> None:
-    server = serve(503, 503, 200)
+    server = serve(503, 503, 503, 503, 200)
 
     assert keep_trying(folder, {"HOOK": server.url}, patience_s=5, first_pause_s=0.05)
 
-    assert [call.data["event"] for call in server.calls] == ["finished"] * 3 + ["released"]
+    assert [call.data["event"] for call in server.calls] == ["finished", "released"] * 3
 
 
 def test_a_courier_of_its_own_ends_with_its_patience_or_with_the_runs_folder(folder: RunFolder, tmp_path: Path) -> None:
