@@ -495,15 +495,17 @@ def completion(_context: Context, shell: str = "bash") -> None:
     """Print what makes a shell complete ./inv: source <(./inv completion bash)."""
     from invoke.collection import Collection
 
+    from providers.registry import CLOUDS
     from schemas.errors import SpecError
     from stacks.run_folder import PROJECT
     from stacks.terminal.console import print_text
+    from stacks.verbs.reading import LOG_SOURCES
     from toolchain.completion import SHELLS, render_completion
 
     if shell not in SHELLS:
         raise SpecError(f"there is no completion for {shell!r}", fix=f"One of: {', '.join(SHELLS)}.")
     contexts = {each.name: each for each in Collection.from_module(sys.modules["tasks"]).to_contexts() if each.name}
-    print_text(render_completion(shell, contexts, PROJECT))
+    print_text(render_completion(shell, contexts, PROJECT, {"--source": LOG_SOURCES, "--cloud": tuple(CLOUDS)}))
 
 
 @task(help={"unit": "only the fast tests without effects", "chaos": "so many random kills through the real engine"})

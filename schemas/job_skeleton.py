@@ -59,6 +59,11 @@ _MORE = """
 #   max_retries: 5
 #   request_timeout_s: auto
 
+# Who is told how the run goes, besides whom the policy and LEASEHOLD_NOTIFY_WEBHOOK name; an address may be a secret.
+# notify:
+#   - {type: slack, url: env:SLACK_WEBHOOK_URL, on: [failed, expired, budget, release_unverified]}
+#   - {type: webhook, url: https://hooks.example.org/leasehold, secret: env:HOOK_SECRET}
+
 # metadata: {team: search}
 """
 

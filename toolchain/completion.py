@@ -6,7 +6,7 @@ Tasks and flags are written into the script, so that a Tab costs no start of Pyt
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from invoke.parser.context import ParserContext
@@ -17,20 +17,34 @@ SHELLS = ("bash", "zsh", "fish")
 _TAKES_RUN = [task for task, names in POSITIONALS.items() if "run?" in names]
 
 
-def render_completion(shell: str, tasks: Mapping[str, ParserContext], root: Path) -> str:
-    """The script for one of SHELLS; root: the checkout, whose runs are offered when LEASEHOLD_HOME names no other folder."""
+def render_completion(
+    shell: str, tasks: Mapping[str, ParserContext], root: Path, words: Mapping[str, Sequence[str]]
+) -> str:
+    """The script for one of SHELLS; root: the checkout, whose runs are offered when LEASEHOLD_HOME names no other folder.
+
+    words: what may follow a flag such as --source, where that is known; behind other flags the shell offers files.
+    """
     if shell == "fish":
-        return _render_fish(tasks, root)
-    script = _render_bash(tasks, root)
+        return _render_fish(tasks, root, words)
+    script = _render_bash(tasks, root, words)
     return f"autoload -U +X bashcompinit && bashcompinit\n{script}" if shell == "zsh" else script
 
 
-def _render_bash(tasks: Mapping[str, ParserContext], root: Path) -> str:
-    cases = [f"    {name}) flags={shlex.quote(' '.join(_list_flags(task)))} ;;" for name, task in sorted(tasks.items())]
+def _render_bash(tasks: Mapping[str, ParserContext], root: Path, words: Mapping[str, Sequence[str]]) -> str:
+    cases = [
+        f"    {name}) flags={shlex.quote(' '.join(_list_flags(task)))}"
+        f" valued={shlex.quote(' '.join(flag for flag in _list_flags(task) if task.flags[flag].takes_value))} ;;"
+        for name, task in sorted(tasks.items())
+    ]
+    choices = [
+        f'    {flag}) COMPREPLY=($(compgen -W {shlex.quote(" ".join(known))} -- "$word")); return ;;'
+        for flag, known in sorted(words.items())
+    ]
     return "\n".join(
         [
             "_leasehold_inv() {",
-            '  local word="${COMP_WORDS[COMP_CWORD]}" task="${COMP_WORDS[1]}" flags=""',
+            '  local word="${COMP_WORDS[COMP_CWORD]}" task="${COMP_WORDS[1]}" flags="" valued=""',
+            '  local before="${COMP_WORDS[COMP_CWORD-1]}"',
             "  COMPREPLY=()",
             '  if [ "$COMP_CWORD" -eq 1 ]; then',
             f'    COMPREPLY=($(compgen -W {shlex.quote(" ".join(sorted(tasks)))} -- "$word"))',
@@ -38,6 +52,13 @@ def _render_bash(tasks: Mapping[str, ParserContext], root: Path) -> str:
             "  fi",
             '  case "$task" in',
             *cases,
+            "  esac",
+            '  case "$before" in',
+            *choices,
+            "  esac",
+            # Behind a flag that wants a value: files and folders, but for --run of a task that takes one.
+            '  case " $valued " in',
+            '    *" $before "*) [ "$before" = --run ] || return ;;',
             "  esac",
             '  case "$word" in',
             '    -*) COMPREPLY=($(compgen -W "$flags" -- "$word")); return ;;',
@@ -54,12 +75,15 @@ def _render_bash(tasks: Mapping[str, ParserContext], root: Path) -> str:
     )
 
 
-def _render_fish(tasks: Mapping[str, ParserContext], root: Path) -> str:
+def _render_fish(tasks: Mapping[str, ParserContext], root: Path, words: Mapping[str, Sequence[str]]) -> str:
     lines = []
     for name, task in sorted(tasks.items()):
         lines.append(f"complete -c inv -n __fish_use_subcommand -f -a {name}")
         condition = shlex.quote(f"__fish_seen_subcommand_from {name}")
-        lines += [f"complete -c inv -n {condition} -l {flag[2:]}" for flag in _list_flags(task)]
+        for flag in _list_flags(task):
+            known = "(__leasehold_runs)" if flag == "--run" and name in _TAKES_RUN else " ".join(words.get(flag, ()))
+            takes = f" -x -a {shlex.quote(known)}" if known else " -r"
+            lines.append(f"complete -c inv -n {condition} -l {flag[2:]}{takes if task.flags[flag].takes_value else ''}")
     home = f"(set -q LEASEHOLD_HOME; and echo $LEASEHOLD_HOME; or echo {shlex.quote(str(root / '.leasehold'))})"
     lines += ["function __leasehold_runs", f"  path basename -- {home}/runs/*", "end"]
     condition = shlex.quote(f"__fish_seen_subcommand_from {' '.join(sorted(_TAKES_RUN))}")

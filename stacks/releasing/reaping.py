@@ -18,7 +18,7 @@ from stacks.terminal.console import WORDS, make_table, print_data, print_table
 def report_leftovers(*, act: bool, cloud: str, as_json: bool) -> int:
     """Show what is past its expiry; with act, end it. 12 when something could not be ended."""
     if cloud and cloud not in CLOUDS:
-        raise SpecError(f"there is no cloud {cloud!r}", fix=f"One of: {', '.join(CLOUDS)}")
+        raise SpecError(f"there is no cloud {cloud!r}", where="--cloud", fix=f"One of: {', '.join(CLOUDS)}.")
     clouds = open_clouds([cloud] if cloud else CLOUDS, os.environ)
     grace_s = _read_grace(os.environ)
     findings = find_expired(clouds, time.time(), grace_s=grace_s, fetch_time=lambda name: fetch_time(clouds[name]))

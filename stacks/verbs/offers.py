@@ -18,7 +18,7 @@ from stacks.terminal.console import WORDS, make_table, print_data, print_table
 def report_offers(*, job: str, gpu: str, count: int, cloud: str, as_json: bool) -> int:
     """Print offers, cheapest first; exit code 11 when there are none, or the last cloud's own when none answered."""
     if cloud and cloud not in CLOUDS:
-        raise SpecError(f"there is no cloud {cloud!r}", fix=f"One of: {', '.join(CLOUDS)}")
+        raise SpecError(f"there is no cloud {cloud!r}", where="--cloud", fix=f"One of: {', '.join(CLOUDS)}.")
     found = _for_job(Path(job)) if job else _for_need(Need(gpu=gpu, count=count), _choose_names(cloud, gpu))
     chosen = sorted(
         (offer for offer in found if not cloud or offer.cloud == cloud),
@@ -64,11 +64,10 @@ def _for_need(need: Need, names: Sequence[str]) -> list[Offer]:
 
 
 def _print_offers(offers: Sequence[Offer]) -> None:
-    table = make_table("cloud", "GPU", "memory", "tier", "region", "USD/h", "stock")
+    table = make_table("cloud", "GPU", "memory", "tier", "region", "USD/h", "stock", right=("memory", "USD/h"))
     for offer in offers:
-        stock = offer.stock.lower() if offer.stock else ("" if offer.available else "sold out")
-        memory = f"{offer.memory_gb} GB"
-        table.add_row(
-            offer.cloud, offer.gpus, memory, offer.tier, offer.region, f"{offer.price_usd_per_hour:.2f}", stock
-        )
+        stock = offer.stock.lower() if offer.available else "sold out"
+        memory, price = f"{offer.memory_gb} GB", f"{offer.price_usd_per_hour:.2f}"
+        tier, region = offer.tier or "-", offer.region or ("any" if offer.available else "-")
+        table.add_row(offer.cloud, offer.gpus, memory, tier, region, price, stock or "-")
     print_table(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,12 +19,15 @@ from stacks.run_folder import RunFolder, find_run, get_home, list_runs
 from stacks.runs.ledger import read_joined
 from stacks.runs.receipt import load_receipt
 from stacks.runs.receipt_view import render_receipt
+from stacks.runs.result_places import ResultPlace, list_results
 from stacks.runs.run_processes import is_lifecycle_alive
 from stacks.runs.run_status import is_over, read_progress, read_status
-from stacks.terminal.console import print_data, print_line, print_table, print_text
+from stacks.terminal.console import WORDS, print_data, print_line, print_table, print_text
+from stacks.terminal.count_words import count_things
+from stacks.terminal.size_words import format_size
 from stacks.verbs.display import render_runs
 
-_SOURCES = ("events", "dispatch", "engine", "boot", "lifecycle", "pulumi")
+LOG_SOURCES = ("events", "dispatch", "engine", "boot", "lifecycle", "pulumi")
 
 
 def report_status(run: str, *, as_json: bool) -> None:
@@ -82,8 +85,8 @@ def _print_details(folder: RunFolder, status: Status) -> None:
 
 def print_logs(run: str, source: str, *, as_json: bool = False) -> None:
     """A run's log on stdout; events as text, everything else as it was written. as_json: one object a line."""
-    if source not in _SOURCES:
-        raise SpecError(f"there is no log called {source!r}", fix=f"One of: {', '.join(_SOURCES)}")
+    if source not in LOG_SOURCES:
+        raise SpecError(f"there is no log called {source!r}", fix=f"One of: {', '.join(LOG_SOURCES)}.")
     folder = find_run(run, get_home())
     if source == "events":
         for event, _ in read_events(folder.events):
@@ -107,26 +110,50 @@ def print_logs(run: str, source: str, *, as_json: bool = False) -> None:
 
 
 class ResultFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run's results are; None where it has none of that kind."""
+    """Where a run's results are: at the job's `output:`, a path or an s3:// address, else in the run's folder; None where
+    it has none of that kind. folder: the run's, which has them too.
+    """
 
     run: str
     output_file: str | None
     error_file: str | None
+    output_lines: int = 0
+    error_lines: int = 0
+    output_bytes: int = 0
+    error_bytes: int = 0
+    folder: str = ""
 
 
 def report_results(run: str, output: str, *, as_json: bool = False) -> None:
-    """The paths of the results on stdout, or copies of them in a folder."""
+    """The places of the results on stdout, or of copies of them in a folder, and how much that is."""
     folder = find_run(run, get_home())
-    present = [path for path in (folder.output, folder.errors) if path.exists()]
-    if not present:
+    found = list_results(folder)
+    if not found:
         raise SpecError("this run has no results (yet)", where=folder.run, fix=f"./inv status {folder.run}")
-    placed = {path: str(_copy(path, Path(output)) if output else path) for path in present}
+    if output:
+        found = [msgspec.structs.replace(each, place=str(_copy(each.path, Path(output)))) for each in found]
     if as_json:
-        files = ResultFiles(run=folder.run, output_file=placed.get(folder.output), error_file=placed.get(folder.errors))
-        print_data(files)
+        print_data(_describe_files(folder, {each.path: each for each in found}))
         return
-    for text in placed.values():
-        print_text(text)
+    for each in found:
+        is_answers = each.path == folder.output
+        what = count_things(each.lines, "answer") if is_answers else f"{each.lines:,} without an answer"
+        print_text(each.place)
+        WORDS.print(f"  {what}, {format_size(each.bytes)}", style="dim")
+
+
+def _describe_files(folder: RunFolder, found: Mapping[Path, ResultPlace]) -> ResultFiles:
+    answers, failures = found.get(folder.output), found.get(folder.errors)
+    return ResultFiles(
+        run=folder.run,
+        output_file=answers.place if answers else None,
+        error_file=failures.place if failures else None,
+        output_lines=answers.lines if answers else 0,
+        error_lines=failures.lines if failures else 0,
+        output_bytes=answers.bytes if answers else 0,
+        error_bytes=failures.bytes if failures else 0,
+        folder=str(folder.root),
+    )
 
 
 def _copy(path: Path, target: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,19 +9,18 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.objects.object_settings import is_object_address
 from schemas.errors import Interrupted, LeaseholdError, LimitError, ReleaseError, SpecError
 from schemas.shown_path import show_path
 from schemas.status import Status
 from stacks.lifecycle.dead_run import end_dead_run
-from stacks.planning.plan import Plan, load_plan
+from stacks.planning.plan import Plan
 from stacks.planning.plan_view import render_plan
 from stacks.policy.view import tell_refusal
 from stacks.releasing.stack_release import find_shared_stack, release_stack
 from stacks.releasing.token_release import find_run_of_token, find_token, release_token
 from stacks.run_folder import RunFolder, find_run, get_home, list_runs
-from stacks.runs.prefix_results import name_delivered
 from stacks.runs.receipt import load_receipt
+from stacks.runs.result_places import find_places
 from stacks.runs.run_processes import end_lifecycle, is_lifecycle_alive
 from stacks.runs.run_status import is_over, read_status
 from stacks.stack import Stack
@@ -209,31 +207,13 @@ def _print_summary(folder: RunFolder, status: Status) -> None:
 
 
 def _place_results(folder: RunFolder, status: Status) -> Status:
-    """The status with the copies in the job's own folder for the files of the run, where they are the same."""
-    with contextlib.suppress(LeaseholdError):
-        output = load_plan(folder.plan).job.output
-        if is_object_address(output):
-            there = name_delivered(folder)
-            return msgspec.structs.replace(
-                status,
-                output_file=there.get("output.jsonl", status.output_file),
-                error_file=there.get("error.jsonl", status.error_file),
-            )
-        if output:
-            return msgspec.structs.replace(
-                status,
-                output_file=_find_copy(status.output_file, Path(output)),
-                error_file=_find_copy(status.error_file, Path(output)),
-            )
-    return status
-
-
-def _find_copy(path: str | None, output: Path) -> str | None:
-    with contextlib.suppress(OSError):
-        copy = output / Path(path or "").name
-        if path and copy.stat().st_size == Path(path).stat().st_size:
-            return str(copy)
-    return path
+    """The status with the places where the job wanted the results for the files of the run."""
+    places = find_places(folder)
+    return msgspec.structs.replace(
+        status,
+        output_file=places.get(folder.output.name, status.output_file),
+        error_file=places.get(folder.errors.name, status.error_file),
+    )
 
 
 def _find_live_run(run: str, *, ended_too: bool = False) -> RunFolder:

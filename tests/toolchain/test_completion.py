@@ -69,6 +69,15 @@ def test_a_task_that_takes_a_run_is_offered_the_runs(shell: tuple[str, Path], ho
     assert len(press_tab(shell, home, "./inv release ")) == 3
 
 
+def test_behind_a_flag_stands_what_it_takes_and_no_run(shell: tuple[str, Path], home: Path) -> None:
+    assert press_tab(shell, home, "./inv logs --source e") == ["engine", "events"]
+    assert press_tab(shell, home, "./inv logs tickets-261124-aaaaaa --source b") == ["boot"]
+    assert press_tab(shell, home, "./inv reap --cloud ") == ["lambda", "local", "runpod"]
+    # A folder: the function offers nothing, so that the shell offers its files.
+    assert press_tab(shell, home, "./inv results --output tick") == []
+    assert len(press_tab(shell, home, "./inv results --run tick")) == 2
+
+
 def test_an_unknown_shell_is_refused() -> None:
     done = subprocess.run([ROOT / "inv", "completion", "tcsh"], capture_output=True, text=True, timeout=60)
 
