@@ -37,6 +37,9 @@ def load_policy_in_force(environ: Mapping[str, str], project: Path = PROJECT) ->
     # A link that leads nowhere is a policy that cannot be read.
     if not named and not path.exists() and not path.is_symlink():
         return None
+    if named and not path.exists():
+        fix = "Correct the path, or unset the variable."
+        raise SpecError(f"there is no policy file {show_path(path)}", where=_VARIABLE, fix=fix)
     policy = load_policy(Path(show_path(path)))
     _check_gpus(policy)
     return policy

@@ -134,7 +134,7 @@ def _check_hours(policy: Policy, loaded: LoadedJob) -> Iterator[Breach]:
         key: KeyPath = ("limits", "max_hours") if job.limits.max_hours == hours else ("completion_window",)
         yield Breach(
             rule="max_hours",
-            message=f"the lease would last {hours:g} hours; the policy allows {limit:g}",
+            message=f"the lease would last {hours:g} h; the policy allows {limit:g} h",
             fix=f"Write `limits.max_hours: {limit:g}` or less.",
             path=key,
         )

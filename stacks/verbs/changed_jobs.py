@@ -119,10 +119,10 @@ def _git(folder: Path, *arguments: str) -> str:
             what, where=str(folder), fix="Try it by hand; it may wait for a lock or a network disk."
         ) from error
     if done.returncode != 0:
-        words = done.stderr.strip().splitlines()
-        raise SpecError(
-            words[-1] if words else f"there is no such commit here: {arguments[-1].partition('^')[0]}",
-            where=str(folder),
-            fix="Name a commit or branch that is here; a workflow's checkout needs `fetch-depth: 0`.",
-        )
+        words = done.stderr.strip().removeprefix("fatal: ").splitlines()
+        fix = "Name a commit or branch that is here; a workflow's checkout needs `fetch-depth: 0`."
+        if words and "not a git repository" in words[-1]:
+            fix = "Go into a checkout: what has changed is what git sees there."
+        what = words[-1] if words else f"there is no such commit here: {arguments[-1].partition('^')[0]}"
+        raise SpecError(what, where=str(folder), fix=fix)
     return done.stdout

@@ -60,7 +60,8 @@ def choose_job(jobs: Sequence[str], flags: JobFlags, folder: Path) -> tuple[Path
     if not flags.model:
         raise SpecError(
             f"{given[0]} needs --model" if given else "there is no job",
-            fix="Name a job file, or the job: --model, --gpu, --cloud, --input, --max-usd and --max-hours.",
+            fix="Name a job file, such as jobs/demo.yaml (./inv new prints one), or give "
+            "--model, --gpu, --cloud, --input, --max-usd and --max-hours.",
         )
     check_flags(flags)
     return write_job(draft_job(flags, folder / FOLDER), folder / FOLDER), True
@@ -110,7 +111,7 @@ def render_example(*, template: str, flags: JobFlags) -> str:
     check_words(flags)
     given = [name for name in flags.list_given() if name in ("--gpu", "--cloud", "--endpoint")]
     if given and not template and not flags.model:
-        raise SpecError(f"{given[0]} needs --template or --model", where=given[0], fix="Add one, or leave it out.")
+        raise SpecError(f"{given[0]} needs --template or --model", fix="Add one, or leave it out.")
     draft = EXAMPLE
     if template:
         draft = _draft_from_template(resolve_template(template, PROJECT_TEMPLATES), flags)

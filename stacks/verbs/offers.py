@@ -47,19 +47,19 @@ def _tell(text: str) -> None:
 
 def _for_need(need: Need, names: Sequence[str]) -> list[Offer]:
     offers: list[Offer] = []
-    errors: list[LeaseholdError] = []
+    errors: dict[str, LeaseholdError] = {}
     for name, cloud in open_clouds(names, os.environ).items():
         try:
             offers.extend(cloud.offers(need))
-        except CredentialError as error:
-            WORDS.print(f"{name}: {error.what}", style="dim")
-            errors.append(error)
-        except (CloudError, SpecError, NoCapacity) as error:
-            _tell(f"{name}: {error.what}")
-            errors.append(error)
-    if errors and not offers:
-        # That a cloud has no such GPU says little while another one could not be asked.
-        raise min(errors, key=lambda error: isinstance(error, SpecError))
+        except (CloudError, CredentialError, SpecError, NoCapacity) as error:
+            errors[name] = error
+    # That a cloud has no such GPU says little while another one could not be asked.
+    raised = min(errors.values(), key=lambda each: isinstance(each, SpecError)) if errors and not offers else None
+    for name, told in errors.items():
+        if told is not raised:
+            WORDS.print(f"{name}: {told.what}", style="dim" if isinstance(told, CredentialError) else "yellow")
+    if raised is not None:
+        raise raised
     return offers
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,16 +37,24 @@ def make_run_id(job: str) -> str:
 
 def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
     """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one."""
-    if job_file.is_dir():
-        raise SpecError("this is a folder, not a job file", where=str(job_file), fix="./inv new writes one.")
-    if not job_file.is_file():
-        raise SpecError("there is no such job file", where=str(job_file), fix="./inv new writes one.")
+    refuse_missing_file(job_file)
     if run:
         # Before any cloud is asked: what is taken now stays taken.
         name_run(run, "")
     refuse_bad_targets(load_job(job_file).job)
     plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=tell_notice)
     return msgspec.structs.replace(plan, run=name_run(run, plan.job.name))
+
+
+def refuse_missing_file(job_file: Path) -> None:
+    """Raise SpecError for a folder, which may hold jobs, and for what is not there."""
+    if job_file.is_dir():
+        jobs = sorted(each.name for each in job_file.glob("*.yaml"))
+        fix = f"Name a file, such as {job_file / jobs[0]}." if jobs else "Name a job's file; ./inv new prints one."
+        raise SpecError("this is a folder, not a job file", where=str(job_file), fix=fix)
+    if not job_file.is_file():
+        fix = f"Check the path, or start from an example: ./inv new > {shlex.quote(str(job_file))}"
+        raise SpecError("there is no such job file", where=str(job_file), fix=fix)
 
 
 def refuse_bad_targets(job: Job) -> None:

@@ -75,8 +75,29 @@ def test_the_projects_own_file_counts_unless_another_one_is_named(tmp_path: Path
 
 
 def test_a_named_policy_that_is_not_there_is_an_error_and_no_freedom(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="the policy has 1 mistake"):
+    with pytest.raises(SpecError, match="there is no policy file") as caught:
         load_policy_in_force({"LEASEHOLD_POLICY": str(tmp_path / "gone.yaml")}, tmp_path)
+
+    assert caught.value.where == "LEASEHOLD_POLICY"
+    assert str(tmp_path / "gone.yaml") in caught.value.what
+
+
+def test_problems_of_the_policy_name_the_job_as_other_problems_do(
+    job: Path, write_policy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_policy("max_hours: 0.5")
+    monkeypatch.chdir(job.parent)
+    with_mistake = Path("other.yaml")
+    with_mistake.write_text(f"{job.read_text()}surprise: 1\n")
+
+    assert report_problems([Path("job.yaml"), with_mistake], os.environ, as_json=True) == 2
+
+    found = json.loads(capsys.readouterr().out)
+    assert [problem["file"] for report in found for problem in report["problems"]] == ["job.yaml", "other.yaml"]
+    with pytest.raises(PolicyError) as caught:
+        show_plan(job.absolute(), line_limit=0, as_json=False)
+    assert caught.value.where == "job.yaml"
+    assert caught.value.fix.endswith("The policy is rules.yaml.")
 
 
 def test_a_gpu_that_nobody_knows_is_a_mistake_of_the_policy(tmp_path: Path) -> None:
@@ -210,7 +231,7 @@ def test_a_policy_that_cannot_be_found_is_an_error_and_no_freedom(tmp_path: Path
     (tmp_path / "policy.yaml").symlink_to(tmp_path / "gone.yaml")
 
     for environ in ({}, {"LEASEHOLD_POLICY": "~no-such-user-here/policy.yaml"}):
-        with pytest.raises(SpecError, match="the policy has 1 mistake"):
+        with pytest.raises(SpecError, match=r"the policy has 1 mistake|there is no policy file"):
             load_policy_in_force(environ, tmp_path)
 
 

@@ -129,8 +129,11 @@ def test_outside_of_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
-    with pytest.raises(SpecError, match="not a git repository"):
+    with pytest.raises(SpecError, match="not a git repository") as caught:
         report_changed_jobs("main", affected=False, as_json=False)
+
+    assert "checkout" in caught.value.fix and "fetch-depth" not in caught.value.fix
+    assert "fatal" not in caught.value.what
 
 
 def test_paths_that_are_no_text_stop_nothing_but_a_job_with_one_is_told(

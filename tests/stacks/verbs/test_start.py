@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import SpecError
+from schemas.job import load_job
 from stacks.planning.plan import load_plan
 from stacks.run_folder import PROJECT, get_home, open_run
 from stacks.verbs.start import launch_run, make_run_id, prepare_run
@@ -70,7 +71,48 @@ def test_a_missing_job_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no such job file") as caught:
         prepare_run(tmp_path / "none.yaml")
 
-    assert "./inv new" in caught.value.fix
+    assert f"./inv new > {tmp_path / 'none.yaml'}" in caught.value.fix
+
+
+def test_a_folder_is_no_job_and_the_jobs_in_it_are_named(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").touch()
+    (tmp_path / "a.yaml").touch()
+
+    with pytest.raises(SpecError, match="this is a folder") as caught:
+        prepare_run(tmp_path)
+
+    assert str(tmp_path / "a.yaml") in caught.value.fix
+
+
+def test_an_address_that_nobody_can_be_told_at_stops_a_plan_before_its_input_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEASEHOLD_NOTIFY_WEBHOOK", "http://hooks.example.org/hidden-part")
+    job = tmp_path / "job.yaml"
+    job.write_text(DEMO.read_text().replace("data/", f"{DEMO.parent}/data/"))
+    (tmp_path / "input.jsonl").write_text("no batch")
+    job.write_text(re.sub(r"(?m)^input: .*$", "input: input.jsonl", job.read_text()))
+
+    with pytest.raises(SpecError) as caught:
+        prepare_run(job)
+
+    assert [(each.file, each.code) for each in caught.value.problems] == [
+        ("LEASEHOLD_NOTIFY_WEBHOOK", "bad_notify_address")
+    ]
+    assert "hidden-part" not in str(caught.value)
+
+
+def test_an_address_that_is_not_set_here_is_said_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tmp_path / "job.yaml"
+    text = re.sub(r"(?m)^input: .*$", f"input: {load_job(DEMO).job.input}", DEMO.read_text())
+    job.write_text(f"{text}\nnotify: [{{type: slack, url: env:NOT_SET_ANYWHERE}}]\n")
+
+    plan = prepare_run(job, line_limit=1)
+
+    assert plan.input.requests == 1
+    assert "NOT_SET_ANYWHERE is not set" in capsys.readouterr().err
 
 
 @pytest.mark.wire

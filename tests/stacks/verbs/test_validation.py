@@ -336,3 +336,21 @@ def test_receivers_are_checked_by_the_host_they_name(tmp_path: Path, capsys: pyt
     problems = found["problems"]
     assert isinstance(problems, list)
     assert [problem["code"] for problem in problems] == ["no_tls", "no_tls"]
+
+
+def test_a_wrong_address_in_the_environment_is_exit_2_and_one_that_is_not_set_only_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write(tmp_path, make_line("a"))
+    job.write_text(f"{job.read_text()}\nnotify: [{{type: slack, url: env:NOT_SET_ANYWHERE}}]\n")
+
+    code, (found,) = report(capsys, job)
+    assert (code, found["problems"]) == (0, [])
+    assert [warning["code"] for warning in found["warnings"]] == ["notify_not_set"]  # type: ignore[attr-defined]
+
+    monkeypatch.setenv("LEASEHOLD_NOTIFY_WEBHOOK", "ftp://hooks.example.org/hidden-part")
+    code, (found,) = report(capsys, job)
+
+    assert code == 2
+    assert [problem["file"] for problem in found["problems"]] == ["LEASEHOLD_NOTIFY_WEBHOOK"]  # type: ignore[attr-defined]
+    assert "hidden-part" not in json.dumps(found)
