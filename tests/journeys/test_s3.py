@@ -74,10 +74,13 @@ def test_a_batch_goes_from_s3_to_s3_and_no_key_is_left_behind(
 
     checked = workshop.inv("validate", str(job))
     done = workshop.inv("run", str(job), "--run", "cloudy", "--json")
+    shown = workshop.inv("results", "cloudy")
 
     assert (checked.returncode, done.returncode) == (0, 0), done.stderr
     assert "its input is in S3: checked when it is planned" in checked.stderr
     assert f"s3://{bucket}/jobs/out/output.jsonl" in done.stderr
+    assert shown.stdout == f"s3://{bucket}/jobs/out/output.jsonl\n"
+    assert shown.stderr.startswith("  60 answers, ")
     assert sorted(read_ids(store, "out/output.jsonl")) == sorted(f"id-{number}" for number in range(60))
     assert store.find("out/error.jsonl") is None
     workshop.wait_for("the last status", lambda: (read_json(store, "out/status.json") or {}).get("ended_at"))
