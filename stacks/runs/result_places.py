@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.object_settings import is_object_address
+from runtime.objects.object_settings import is_object_address
 from schemas.errors import LeaseholdError
 from stacks.planning.plan import load_plan
 from stacks.run_folder import RunFolder
