@@ -44,14 +44,12 @@ class Courier:
         with self._lock:
             self._open[told.id] = told
         self._queue.put(told)
-        # Who waits between two tries tries again now: at the end of a run there may be no time for the whole wait.
-        self._hurry.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"tell {self.receiver.name}", daemon=True)
             self._thread.start()
 
     def finish(self) -> None:
-        """There is nothing more to come."""
+        """There is nothing more to come; who waits between two tries tries now, as there may be no time for the whole wait."""
         self._queue.put(None)
         self._hurry.set()
 
@@ -86,7 +84,6 @@ class Courier:
         tries = 0
         while True:
             tries += 1
-            self._hurry.clear()
             delivery = self.receiver.tell(told)
             self.problem = "" if delivery.ok else delivery.words
             if delivery.ok:
@@ -106,6 +103,7 @@ class Courier:
             if self._is_late or (tries >= MAX_TRIES and delivery.status):
                 return
             self._hurry.wait(_choose_delay(tries))
+            self._hurry.clear()
             if self._is_over.is_set():
                 return
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 HANG = 0
+HANG_UP = -1
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +27,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HookServer:
-    """answers: statuses in order, the last one for ever; HANG accepts and never answers."""
+    """answers: statuses in order, the last one for ever; HANG accepts and never answers, HANG_UP ends
+    the connection without an answer."""
 
     def __init__(self, *answers: int) -> None:
         self.calls: list[Call] = []
@@ -72,6 +74,9 @@ class HookServer:
             answer = self._answers[min(len(self.calls), len(self._answers)) - 1]
         if answer == HANG:
             self.closing.wait(60)
+            return
+        if answer == HANG_UP:
+            handler.close_connection = True
             return
         handler.send_response(answer)
         if 300 <= answer < 400:

@@ -25,7 +25,7 @@ from stacks.notifications.text import make_notification, render_slack, render_su
 from stacks.planning.plan import Plan, save_plan
 from stacks.policy.policy import PolicyResult
 from stacks.run_folder import RunFolder
-from tests.stacks.notifications.hook_server import HANG, HookServer
+from tests.stacks.notifications.hook_server import HANG, HANG_UP, HookServer
 from tests.stacks.run_files import make_folder, make_job, plan_for
 
 SECRET = "s3cret-of-the-hook"
@@ -293,6 +293,18 @@ def test_job_policy_and_environment_are_all_told(folder: RunFolder, serve: MakeS
     assert "9 of 10 requests answered, 1 failed" in slack.calls[0].data["text"]
     assert summary.read_text().startswith("before\n### tickets-1: finished\n")
     assert "### tickets-1: released, verified" in summary.read_text()
+
+
+def test_while_there_is_no_answer_at_all_everything_waits_in_order(
+    folder: RunFolder, serve: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier_module, "MAX_TRIES", 2)
+    monkeypatch.setattr(courier_module, "_LAST_DELAY_S", 0.03)
+    server = serve(HANG_UP, HANG_UP, HANG_UP, 200)
+
+    tell_end(folder, plan_telling(hook(server)), make_status())
+
+    assert server.events() == ["finished"] * 4 + ["released"]
 
 
 def test_after_a_long_silence_the_end_is_told_at_once_and_in_order(
