@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ Source = Literal["planner", "cloud", "engine", "dispatcher", "release", "notifie
 
 
 def append_event(path: Path, source: Source, event: str, message: str, **data: Any) -> Event:
-    """Add one event with the time of now."""
+    """Add one event with the time of now. What happens goes on when it cannot be written down: a full disk keeps nothing alive."""
     record = Event(time=format_time(time.time()), source=source, event=event, message=message, data=data)
-    append_line(path, msgspec.json.encode(record), durable=False)
+    with contextlib.suppress(OSError):
+        append_line(path, msgspec.json.encode(record), durable=False)
     return record
 
 

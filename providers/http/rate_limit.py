@@ -6,6 +6,7 @@ The HTTP client asks before every try and tells every answer; the clouds' files 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import re
 import threading
@@ -22,6 +23,9 @@ from schemas.errors import LeaseholdError, RateLimited
 from schemas.files import hold_lock, replace_file
 
 _MAX_AHEAD_S = 900.0
+# Beside the lanes in the file: when it was written.
+_SAVED_AT = "saved at"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WINDOW = re.compile(r'"?(\w+)"?((?:\s*;\s*\w+\s*=\s*-?\d+)+)')
 _PARAMETER = re.compile(r";\s*(\w+)\s*=\s*(-?\d+)")
 
@@ -72,6 +76,7 @@ class SharedPace:
         self._lock_path = folder / f"{name}.lock"
         self._intervals = intervals
         self._wall = wall
+        self._unsaved: Mapping[str, float] = {}
 
     def reserve(self, operation: str, *, patience_s: float) -> float:
         lanes = [lane for lane in self._intervals if lane in ("", operation)]
@@ -81,7 +86,7 @@ class SharedPace:
             turn = max([now, *(free_at.get(lane, 0.0) for lane in lanes)])
             if turn - now > patience_s:
                 raise make_rate_limited(operation, turn - now)
-            self._save({**free_at, **{lane: turn + self._intervals[lane] for lane in lanes}})
+            self._save({**free_at, **{lane: turn + self._intervals[lane] for lane in lanes}}, now)
         return turn - now
 
     def note(self, reply: Reply) -> None:
@@ -92,7 +97,7 @@ class SharedPace:
             now = self._wall()
             free_at = self._load(now)
             held = {lane: max(free_at.get(lane, 0.0), now + seconds) for lane in self._intervals}
-            self._save({**free_at, **held})
+            self._save({**free_at, **held}, now)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -108,15 +113,27 @@ class SharedPace:
             ) from error
 
     def _load(self, now: float) -> dict[str, float]:
-        """When each lane is free; a damaged file or a clock that was set back must not stop us for long."""
-        try:
+        """When each lane is free. A damaged file must not stop us for long, and nor must a clock that was set back since it
+        was written: what was left to wait then is the most that is left now."""
+        stored: dict[str, float] = {}
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
             stored = msgspec.json.decode(self._path.read_bytes(), type=dict[str, float])
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return {}
-        return {lane: moment for lane, moment in stored.items() if moment <= now + _MAX_AHEAD_S}
+        stored |= self._unsaved
+        set_back_s = max(0.0, stored.pop(_SAVED_AT, now) - now)
+        return {
+            lane: moment - set_back_s for lane, moment in stored.items() if moment - set_back_s <= now + _MAX_AHEAD_S
+        }
 
-    def _save(self, free_at: Mapping[str, float]) -> None:
-        replace_file(self._path, msgspec.json.encode(free_at), mode=0o600)
+    def _save(self, free_at: Mapping[str, float], now: float) -> None:
+        """A full disk must not keep machines alive: this process then keeps its turns for itself."""
+        self._unsaved = {**free_at, _SAVED_AT: now}
+        try:
+            replace_file(self._path, msgspec.json.encode(self._unsaved), mode=0o600)
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+        else:
+            self._unsaved = {}
 
 
 def read_exhausted_s(headers: Mapping[str, str]) -> float:

@@ -55,13 +55,14 @@ def release_lease(
     """
     lease = _load_or_rebuild(run_dir, run, token, tuple(clouds), clock.now())
     is_of_this_lease = token in (None, lease.token)
-    stuck: LeaseholdError | None = None
+    stuck: LeaseholdError | OSError | None = None
     revoked_at, log = clock.now(), UNKNOWN_LOG
     if is_of_this_lease:
         try:
             timeout_s = waits.request_timeout_s + _REVOCATION_MARGIN_S
             revoked_at = revoke_lease(run_dir, clock=clock, timeout_s=timeout_s).revoked_at
-        except LeaseholdError as error:
+        except (LeaseholdError, OSError) as error:
+            # Machines cost money whether or not this can be written down.
             stuck = error
         log = load_intents(run_dir)
         log = msgspec.structs.replace(log, damaged=log.damaged + lease.rebuilt)
@@ -79,10 +80,15 @@ def release_lease(
         waits=waits,
         consoles=consoles,
     )
-    if stuck is not None:
+    if isinstance(stuck, LeaseholdError):
         raise _make_stuck_error(run, stuck) from stuck
+    if isinstance(stuck, OSError):
+        raise _make_unwritten_error(run_dir, run, stuck) from stuck
     if is_of_this_lease:
-        mark_released(run_dir, proof)
+        try:
+            mark_released(run_dir, proof)
+        except OSError as error:
+            raise _make_unwritten_error(run_dir, run, error) from error
         confirm_all(run_dir, clock)
     on_event("release_proven", f"nothing of run {run} is left", {"prefix": proof.prefix})
     return proof
@@ -199,6 +205,14 @@ def _make_stuck_error(run: str, stuck: LeaseholdError) -> ReleaseError:
         f"a create of run {run} is still under way in another process, so that one more machine may come: {stuck.what}",
         where=stuck.where,
         fix=f"End that process, then run `./inv release {run}`.",
+    )
+
+
+def _make_unwritten_error(run_dir: Path, run: str, error: OSError) -> ReleaseError:
+    return ReleaseError(
+        f"no machine of run {run} is left to be seen, but its release cannot be written down: {error.strerror}",
+        where=str(run_dir / LEASE_FILE),
+        fix=f"Make room, then run `./inv release {run}`.",
     )
 
 

@@ -175,8 +175,15 @@ def _append_unconfirmed(run_dir: Path, machine: UnconfirmedMachine) -> None:
     if not run_dir.is_dir():
         return
     path = run_dir / UNCONFIRMED_FILE
-    # A line break first, since a crash may have cut off the last line; empty lines are skipped.
-    append_line(path, b"\n" + msgspec.json.encode(machine), durable=True, mode=0o600)
+    try:
+        # A line break first, since a crash may have cut off the last line; empty lines are skipped.
+        append_line(path, b"\n" + msgspec.json.encode(machine), durable=True, mode=0o600)
+    except OSError as error:
+        raise LeaseholdError(
+            f"cannot write down that {machine.cloud} machine {machine.id} may be alive: {error.strerror}",
+            where=str(path),
+            fix="Make room; the release looks for it all the same.",
+        ) from error
 
 
 def _read_lines(path: Path) -> list[bytes]:

@@ -89,7 +89,8 @@ def _record_call(folder: RunFolder, call: StackCall) -> None:
     """Name this pulumi too, so that a later release can end it when this one is killed."""
     processes = load_processes(folder)
     if processes is not None:
-        save_processes(folder, msgspec.structs.replace(processes, pulumi=call.mark))
+        with contextlib.suppress(OSError):  # that process notes its own id as well, and nothing here may leave it alone
+            save_processes(folder, msgspec.structs.replace(processes, pulumi=call.mark))
 
 
 def _keep_results(folder: RunFolder) -> None:

@@ -184,7 +184,8 @@ class Lifecycle:
         return outcome
 
     def _record_call(self, call: StackCall) -> None:
-        save_processes(self.folder, RunProcesses(lifecycle=self.mark, pulumi=call.mark))
+        with contextlib.suppress(OSError):  # that process notes its own id as well, and nothing here may leave it alone
+            save_processes(self.folder, RunProcesses(lifecycle=self.mark, pulumi=call.mark))
 
     def _stop_up(self, up: StackCall) -> None:
         """End an `up` that still runs: creates poll the lease, so revoking it ends them; then SIGINT, twice, then kill."""
@@ -257,7 +258,7 @@ class Lifecycle:
 
     def _log_unexpected(self, error: BaseException) -> None:
         if not isinstance(error, LeaseholdError):
-            traceback.print_exception(error, file=sys.stderr)
+            _log(error)
 
     @contextlib.contextmanager
     def _suppress_and_log(self) -> Iterator[None]:
@@ -265,8 +266,14 @@ class Lifecycle:
         try:
             yield
         except Exception as error:
-            traceback.print_exception(error, file=sys.stderr)
+            _log(error)
             self._note("after_run_failed", f"{type(error).__name__}: {error}")
+
+
+def _log(error: BaseException) -> None:
+    """To the life cycle's log, where there is room for it."""
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error, file=sys.stderr)
 
 
 def _describe_engine(failure: ResourceFailure) -> str:

@@ -113,7 +113,8 @@ class Notifier:
         try:
             step()
         except Exception as error:
-            traceback.print_exception(error, file=sys.stderr)
+            with contextlib.suppress(OSError):  # the log may be on a disk that is full
+                traceback.print_exception(error, file=sys.stderr)
             append_event(
                 self._folder.events, "notifier", "notification_impossible", f"telling failed: {type(error).__name__}"
             )

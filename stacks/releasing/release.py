@@ -47,7 +47,7 @@ def release_run(
     on_call: Callable[[StackCall], None] = lambda _: None,
     on_notice: Notice = lambda _: None,
 ) -> ReleaseOutcome:
-    """Destroy and prove; raises nothing of ours: what went wrong is in the outcome.
+    """Destroy and prove; raises nothing of ours and nothing of the disk: what went wrong is in the outcome.
 
     force: sweep by the lease alone, without Pulumi's lock and state, then forget the stack.
     """
@@ -62,7 +62,7 @@ def release_run(
             _sweep(folder)
             _forget(folder, home, environment, on_notice)
         _stop_stray_dispatcher(folder)
-    except LeaseholdError as error:
+    except (LeaseholdError, OSError) as error:
         append_event(folder.events, "release", "release_failed", str(error))
         return ReleaseOutcome(verified=False, message=str(error))
     return ReleaseOutcome(verified=True)
@@ -81,7 +81,7 @@ def _revoke(folder: RunFolder) -> None:
         return
     try:
         revoke_lease(folder.root, clock=SystemClock(), timeout_s=_REVOKE_TIMEOUT_S)
-    except LeaseholdError as error:
+    except (LeaseholdError, OSError) as error:
         append_event(folder.events, "release", "revocation_unclear", str(error))
         return
     append_event(folder.events, "release", "lease_revoked", "the lease is revoked: no machine can be made any more")
@@ -111,9 +111,11 @@ def _destroy(
         if reasons is not None:
             append_event(folder.events, "release", "destroy_failed", reasons)
             on_notice("pulumi destroy did not finish; sweeping the clouds directly")
-    except LeaseholdError as error:
+    except Exception as error:
+        # Whatever it is (a full disk, a process that does not end): machines cost money until somebody ends them.
         append_event(folder.events, "release", "destroy_failed", str(error))
-        on_notice(f"pulumi destroy could not run; sweeping the clouds directly ({error.what})")
+        what = error.what if isinstance(error, LeaseholdError) else error
+        on_notice(f"pulumi destroy could not run; sweeping the clouds directly ({what})")
 
 
 def _run_destroy(stack: Stack, keep_stack: bool, on_call: Callable[[StackCall], None]) -> str | None:
@@ -163,8 +165,9 @@ def _forget(folder: RunFolder, home: Path, environment: Mapping[str, str], on_no
             on_notice(notice)
         if stack.exists():
             stack.forget()
-    except LeaseholdError as error:
-        on_notice(f"the machines are gone, but Pulumi's state still names them: {error.what}")
+    except (LeaseholdError, OSError) as error:
+        what = error.what if isinstance(error, LeaseholdError) else error
+        on_notice(f"the machines are gone, but Pulumi's state still names them: {what}")
 
 
 def _note(folder: RunFolder, event: str, message: str, data: Mapping[str, Any]) -> None:

@@ -56,9 +56,10 @@ class StatusWriter:
         self.refresh()
 
     def refresh(self) -> Status:
-        """Take in progress and machines and write the file."""
+        """Take in progress and machines and write the file; on a full disk the old one stays, and the run goes on."""
         self.status = _merge(self.status, self.folder)
-        replace_file(self.folder.status, msgspec.json.encode(self.status))
+        with contextlib.suppress(OSError):
+            replace_file(self.folder.status, msgspec.json.encode(self.status))
         return self.status
 
     def end(self, state: State, released: Released, exit_code: int, message: str) -> Status:

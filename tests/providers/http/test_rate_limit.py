@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -128,6 +129,32 @@ def test_a_damaged_file_or_a_clock_set_back_stops_nobody(tmp_path: Path, damage:
     next(tmp_path.glob("*.json")).write_bytes(damage)
 
     assert pace.reserve("list", patience_s=9) == 0
+
+
+@pytest.mark.parametrize("seconds", [5, 600, 86_400])
+def test_a_clock_that_is_set_back_holds_nobody_up(tmp_path: Path, seconds: float) -> None:
+    clock = FakeClock()
+    make_pace(tmp_path, clock).reserve("launch", patience_s=9)
+    clock.moment -= seconds
+
+    waits = [make_pace(tmp_path, clock).reserve("list", patience_s=9) for _ in range(3)]
+
+    assert waits == pytest.approx([1, 2, 3])
+
+
+def test_on_a_full_disk_a_process_keeps_its_pace_and_can_still_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = make_pace(tmp_path, FakeClock())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("providers.rate_limit.replace_file", refuse)
+        assert [pace.reserve("delete", patience_s=9) for _ in range(3)] == pytest.approx([0, 1, 2])
+    assert pace.reserve("delete", patience_s=9) == pytest.approx(3)
+    assert make_pace(tmp_path, FakeClock()).reserve("delete", patience_s=9) == pytest.approx(4)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
