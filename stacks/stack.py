@@ -23,6 +23,7 @@ import psutil
 
 from schemas.errors import CloudError, LeaseholdError
 from schemas.files import replace_file
+from schemas.process_birth import is_same_process, read_birth
 from stacks.run_folder import PROJECT, prepare_home
 from toolchain.pulumi_cli import find_pulumi, pulumi_environment
 
@@ -51,21 +52,22 @@ class ResourceFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessMark(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that cannot be mistaken for a later one with the same id; started_at in seconds since 1970."""
+    """A process that cannot be mistaken for a later one with the same id; started_at in seconds since 1970, birth as of
+    schemas.process_birth."""
 
     pid: int
     started_at: float
+    birth: str = ""
 
 
 def mark_process(pid: int) -> ProcessMark:
-    return ProcessMark(pid=pid, started_at=psutil.Process(pid).create_time())
+    return ProcessMark(pid=pid, started_at=psutil.Process(pid).create_time(), birth=read_birth(pid))
 
 
 def is_alive(mark: ProcessMark) -> bool:
     """Whether that very process still runs."""
     try:
-        process = psutil.Process(mark.pid)
-        return abs(process.create_time() - mark.started_at) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        return _is_same(mark) and psutil.Process(mark.pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -287,18 +289,24 @@ def end_session(mark: ProcessMark) -> int:
 
 def _is_reused(mark: ProcessMark) -> bool:
     """Whether the id went to another process, which it cannot while anybody of the session lives."""
-    try:
-        return abs(psutil.Process(mark.pid).create_time() - mark.started_at) >= 2
-    except psutil.NoSuchProcess:
-        return False
+    return psutil.pid_exists(mark.pid) and not _is_same(mark)
+
+
+def _is_same(mark: ProcessMark) -> bool:
+    return is_same_process(mark.pid, birth=mark.birth, started_at=mark.started_at)
 
 
 def _is_lock_holder(pid: int, locked_at: str) -> bool:
-    """Whether the process that made a lock still runs: a zombie is dead, and one that began later is somebody else."""
+    """Whether the process that made a lock still runs: a zombie is dead, and one that began later is somebody else.
+
+    Any `pulumi` counts, since a clock that was set meanwhile makes an old process look younger than its lock.
+    """
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
+        if process.name() == "pulumi":
+            return True
         return process.create_time() < datetime.datetime.fromisoformat(locked_at).timestamp() + 2
     except psutil.NoSuchProcess:
         return False
@@ -309,8 +317,7 @@ def _is_lock_holder(pid: int, locked_at: str) -> bool:
 def _session_members(mark: ProcessMark) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            in_session = os.getsid(process.pid) == mark.pid
-            if in_session and process.create_time() >= mark.started_at - 2 and process.pid != os.getpid():
+            if os.getsid(process.pid) == mark.pid and process.pid != os.getpid():
                 yield process
 
 

@@ -53,13 +53,15 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FolderRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """machine.json: what a machine is. Times are seconds since 1970; pid and port are 0 until known."""
+    """machine.json: what a machine is. Times are seconds since 1970; pid and port are 0 until known; process_birth: as of
+    schemas.process_birth."""
 
     version: int = VERSION
     id: str
     name: str
     pid: int = 0
     process_started_at: float = 0.0
+    process_birth: str = ""
     host: str = "127.0.0.1"
     port: int = 0
     price_usd_per_hour: float

@@ -28,6 +28,7 @@ from providers.local.environment import make_environment
 from providers.local.folder import MachineSpec, load_spec, remove_folder, update_record
 from providers.local.processes import end_processes, get_start_time
 from schemas.errors import LeaseholdError
+from schemas.process_birth import read_birth
 
 TICK_S = 1.0
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -43,7 +44,8 @@ def main(folder: Path) -> int:
         write_log(str(error))
         return 1
     pid = os.getpid()
-    if update_record(folder, pid=pid, process_started_at=get_start_time(pid)) is None:
+    started_at, birth = get_start_time(pid), read_birth(pid)
+    if update_record(folder, pid=pid, process_started_at=started_at, process_birth=birth) is None:
         return 1
     write_log(f"machine {spec.id} ({spec.name}) starts with pid {pid}")
     adopt_orphans()

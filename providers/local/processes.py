@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from providers.local.folder import FolderRecord
+from schemas.process_birth import is_same_process
 
 # Every process of a machine has these in its environment. The folder is the mark, since an id need not be unique on a
 # computer with several roots; the id and the name are for people and for what has lost its folder.
@@ -36,10 +37,15 @@ def find_keeper(record: FolderRecord) -> psutil.Process | None:
         process = psutil.Process(record.pid) if record.pid else None
         if process is None or process.status() == psutil.STATUS_ZOMBIE:
             return None
-        started_at = process.create_time()
     except psutil.NoSuchProcess:
         return None
-    return process if abs(started_at - record.process_started_at) <= _START_TIME_TOLERANCE_S else None
+    is_same = is_same_process(
+        record.pid,
+        birth=record.process_birth,
+        started_at=record.process_started_at,
+        tolerance_s=_START_TIME_TOLERANCE_S,
+    )
+    return process if is_same else None
 
 
 def find_marks(root: Path) -> dict[Path, str]:

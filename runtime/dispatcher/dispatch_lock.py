@@ -15,6 +15,7 @@ import psutil
 
 from schemas.errors import LeaseholdError
 from schemas.files import hold_lock, replace_file
+from schemas.process_birth import is_same_process, read_birth
 from schemas.status import StopReason
 
 LOCK, STOP_REQUEST = "dispatch.lock", "dispatch.stop"
@@ -25,11 +26,13 @@ _START_TOLERANCE_S = 0.5
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """The dispatcher that holds the lock: its process and when that began (seconds since 1970), since ids are used again."""
+    """The dispatcher that holds the lock: its process, when that began (seconds since 1970), and its birth (schemas.process_birth),
+    since ids are used again."""
 
     version: int = 1
     pid: int
     started_at: float
+    birth: str = ""
 
 
 class StopRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +52,8 @@ def hold_dispatch_lock(folder: Path) -> Iterator[Holder | None]:
         except LeaseholdError:
             yield None
             return
-        holder = Holder(pid=os.getpid(), started_at=psutil.Process().create_time())
+        pid = os.getpid()
+        holder = Holder(pid=pid, started_at=psutil.Process().create_time(), birth=read_birth(pid))
         # In place: another file under this name would be another lock.
         (folder / LOCK).write_bytes(msgspec.json.encode(holder))
         (folder / STOP_REQUEST).unlink(missing_ok=True)
@@ -113,9 +117,7 @@ def _wait_until_free(folder: Path, deadline: float) -> bool:
 
 
 def _is_alive(holder: Holder) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return abs(psutil.Process(holder.pid).create_time() - holder.started_at) < _START_TOLERANCE_S
-    return False
+    return is_same_process(holder.pid, birth=holder.birth, started_at=holder.started_at, tolerance_s=_START_TOLERANCE_S)
 
 
 def _signal(holder: Holder, number: signal.Signals) -> None:

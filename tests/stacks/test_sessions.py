@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,8 @@ import pytest
 from schemas.errors import CloudError
 from stacks.run_folder import RunFolder
 from stacks.runs.run_processes import end_leftovers, load_pulumi_mark
-from stacks.stack import PID_FILE, ProcessMark, Stack, end_session, mark_process
+from stacks.stack import PID_FILE, ProcessMark, Stack, end_session, is_alive, mark_process
+from tests.clock_set import set_clock
 
 pytestmark = pytest.mark.wire
 
@@ -77,6 +79,21 @@ def test_another_process_with_the_same_id_is_left_alone(sleeper: subprocess.Pope
     assert sleeper.poll() is None
 
 
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_clock_that_was_set_hides_nobody(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    mark, child = mark_process(sleeper.pid), wait_for_child(sleeper.pid)
+    set_clock(monkeypatch, seconds)
+
+    assert is_alive(mark)
+    assert end_session(mark) == 2
+
+    assert sleeper.wait(5) == -signal.SIGKILL
+    wait_until_dead(child)
+    assert not is_alive(mark)
+
+
 def test_a_pulumi_that_nobody_had_time_to_record_is_ended_by_its_own_note(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
@@ -115,6 +132,19 @@ def test_the_lock_of_a_live_process_is_respected(tmp_path: Path, stack: Stack) -
 
     with pytest.raises(CloudError, match=str(os.getpid())):
         stack.clear_stale_lock()
+
+
+def test_the_lock_of_a_live_pulumi_is_respected_though_the_clock_was_set(
+    tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pulumi").symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([tmp_path / "pulumi", "60"]) as holder:
+        write_lock(tmp_path, holder.pid)
+        set_clock(monkeypatch, 3600)
+
+        with pytest.raises(CloudError, match=str(holder.pid)):
+            stack.clear_stale_lock()
+        holder.kill()
 
 
 def test_the_lock_of_a_zombie_is_cleared(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
