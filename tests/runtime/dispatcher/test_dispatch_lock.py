@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+import pytest
 
 from runtime.dispatcher.dispatch_lock import (
     LOCK,
