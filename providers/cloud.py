@@ -108,8 +108,8 @@ class Cloud(Protocol):
         made), UnclearOutcome (it may exist: the caller must look the name up), other errors (nothing was made)."""
 
     def find(self, name_or_id: str) -> MachineState | None:
-        """The machine with that id or, failing that, exactly that name, over all pages; None when it is gone or not
-        (yet) to be seen. A machine that the cloud lists as terminated is gone."""
+        """The machine of that id or, asked with a machine name of ours, of exactly that name, over all pages; None when it
+        is gone or not (yet) to be seen. A machine that the cloud lists as terminated is gone."""
 
     def terminate(self, id: str) -> None:
         """Ask for deletion; already gone is success. Done only when find says None: returning proves nothing."""

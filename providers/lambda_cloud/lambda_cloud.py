@@ -102,8 +102,10 @@ class LambdaCloud:
 
     def find(self, name_or_id: str) -> MachineState | None:
         """By listing: a look-up of one id may still say 404 just after the launch."""
-        matches = [each for each in self._list() if name_or_id in (each.id, each.name)]
-        found = min(matches, key=lambda each: (each.id != name_or_id, each.id), default=None)
+        is_name = parse_machine_name(name_or_id) is not None
+        # Somebody's instance may be called like an id of ours.
+        matches = [each for each in self._list() if name_or_id == (each.name if is_name else each.id)]
+        found = min(matches, key=lambda each: each.id, default=None)
         return None if found is None else self._judge_health(found)
 
     def terminate(self, id: str) -> None:

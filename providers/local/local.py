@@ -18,6 +18,7 @@ from providers.local.launch import start_machine
 from providers.local.listing import CLOUD, REGION, describe_machine, list_machines, terminate_machine
 from schemas.errors import CloudError, NoCapacity, SpecError, UnclearOutcome
 from schemas.files import hold_lock
+from schemas.names import parse_machine_name
 
 GPU = "cpu"
 GPU_NAMES = frozenset({"", GPU, "local"})
@@ -101,7 +102,8 @@ class LocalCloud:
         folder = self._root / name_or_id
         if is_machine_id(name_or_id) and folder.is_dir():
             return describe_machine(folder)
-        found = [state for state in list_machines(self._root) if name_or_id in (state.id, state.name)]
+        is_name = parse_machine_name(name_or_id) is not None
+        found = [state for state in list_machines(self._root) if name_or_id == (state.name if is_name else state.id)]
         return min(found, key=lambda state: state.created_at, default=None)
 
     def terminate(self, id: str) -> None:

@@ -87,14 +87,16 @@ class RunPod:
         raise self._make_refusal(reply, request, secrets)
 
     def find(self, name_or_id: str) -> MachineState | None:
-        if parse_machine_name(name_or_id) is None:
+        is_name = parse_machine_name(name_or_id) is not None
+        if not is_name:
             path = f"/pods/{quote(name_or_id, safe='')}"
             read = functools.partial(_read_found, machine_id=name_or_id)
             found = self._client.call("look up a pod", "read", "GET", path, accept={404}, parse=read)
             if found is not None:
                 return found
-        matches = [pod for pod in self._list() if name_or_id in (pod.id, pod.name)]
-        return min(matches, key=lambda pod: (pod.id != name_or_id, pod.created_at), default=None)
+        # Somebody's pod may be called like an id of ours.
+        matches = [pod for pod in self._list() if name_or_id == (pod.name if is_name else pod.id)]
+        return min(matches, key=lambda pod: pod.created_at, default=None)
 
     def terminate(self, id: str) -> None:
         path = f"/pods/{quote(id, safe='')}"

@@ -428,6 +428,13 @@ def test_an_instance_is_ready_when_it_is_active_and_has_an_address(
     assert (state.endpoint is not None) is has_endpoint
 
 
+def test_an_instance_of_others_that_is_called_like_an_id_of_ours_is_not_ours(api: FakeApi, tmp_path: Path) -> None:
+    foreign = make_instance(id="theirs", name="0920582c7ff041399e34823a0be62549", tags=[])
+    api.on("GET /instances", reply(200, {"data": [foreign]}))
+
+    assert make_lambda(api, tmp_path).find("0920582c7ff041399e34823a0be62549") is None
+
+
 def test_an_instance_is_described_whole(api: FakeApi, tmp_path: Path) -> None:
     api.on("GET /instances", reply(200, {"data": [make_instance()]}))
 

@@ -410,6 +410,13 @@ def test_an_id_that_a_look_up_misses_is_sought_in_the_list(api: FakeApi, tmp_pat
     assert make_runpod(api, tmp_path).find("7h9k2m4n6p") is None
 
 
+def test_a_pod_of_others_that_is_called_like_an_id_of_ours_is_not_ours(api: FakeApi, tmp_path: Path) -> None:
+    foreign = make_pod(id="theirs", name="7h9k2m4n6p")
+    api.on("GET /pods/7h9k2m4n6p", problem(404, "pod not found")).on("GET /pods", reply(200, make_page(foreign)))
+
+    assert make_runpod(api, tmp_path).find("7h9k2m4n6p") is None
+
+
 def test_a_terminated_pod_is_gone(api: FakeApi, tmp_path: Path) -> None:
     gone = make_pod(status="TERMINATED")
     api.on("GET /pods/7h9k2m4n6p", reply(200, gone)).on("GET /pods", reply(200, make_page(gone)))
