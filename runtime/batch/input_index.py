@@ -100,10 +100,16 @@ class BatchInput:
         is_next, self._last_line = line == self._last_line + 1, line
         offset = start - self._block_start
         if is_next and not 0 <= offset <= offset + end - start <= len(self._block):
-            self._block, self._block_start, offset = os.pread(self._file, _BLOCK_BYTES, start), start, 0
+            self._block, self._block_start, offset = self._pread(_BLOCK_BYTES, start), start, 0
         if not 0 <= offset <= offset + end - start <= len(self._block):
-            return os.pread(self._file, end - start, start).rstrip()
+            return self._pread(end - start, start).rstrip()
         return self._block[offset : offset + end - start].rstrip()
+
+    def _pread(self, size: int, start: int) -> bytes:
+        """Bytes that were checked: a request must not get the answer to what somebody has written in its place since."""
+        data = os.pread(self._file, size, start)
+        self.raise_if_changed()
+        return data
 
 
 class StoredHashes:

@@ -111,6 +111,17 @@ def test_an_open_input_that_is_written_to_is_noticed(open_batch: Opener, tmp_pat
         batch.read(2)
 
 
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_request_that_was_written_over_in_place_is_not_read(open_batch: Opener, tmp_path: Path, line: int) -> None:
+    batch = open_batch(LINES)
+    data = (tmp_path / "in.jsonl").read_bytes()
+    with (tmp_path / "in.jsonl").open("r+b") as file:
+        file.write(data.replace(b'"a"', b'"x"').replace(b'"b"', b'"y"'))
+
+    with pytest.raises(SpecError, match="while it was being read"):
+        batch.read(line)
+
+
 def test_an_input_with_problems_leaves_no_index(open_batch: Opener, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         open_batch([b"{"])
