@@ -142,16 +142,26 @@ class OutputPrefix:
         return f"{owner.folder}/plan.json"
 
     def clear(self, owner: Owner, *, with_parts: bool) -> None:
-        """Remove what no later command needs: earlier epochs, and the parts once the whole is there."""
+        """Remove what no later command needs: earlier epochs, and the parts once the whole is there.
+
+        What belongs to a later epoch stays: whoever takes the prefix next brings it here before becoming the owner.
+        """
         kept = {self._key_of(_OWNER), self._key_of(self.plan_key(owner)), _parse_key(owner.input.address)}
         own_parts = self._key_of(f"{owner.folder}/parts/")
         stale = [
             each.key
             for each in self.store.list(OUR_FOLDER)
-            if each.key not in kept and (with_parts or not each.key.startswith(own_parts))
+            if each.key not in kept
+            and self._read_epoch(each.key) <= owner.epoch
+            and (with_parts or not each.key.startswith(own_parts))
         ]
         root = f"{self.address.key}/" if self.address.key else ""
         self.store.delete([key.removeprefix(root) for key in stale])
+
+    def _read_epoch(self, key: str) -> int:
+        """The epoch in whose folder an object is; 0 for what is in none."""
+        epoch = key.removeprefix(self._key_of(f"{OUR_FOLDER}/")).partition("-")[0]
+        return int(epoch) if epoch.isdecimal() else 0
 
     def _key_of(self, key: str) -> str:
         return self.store.address(key).key

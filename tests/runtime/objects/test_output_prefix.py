@@ -173,6 +173,18 @@ def test_clearing_keeps_what_a_later_resume_needs(prefix: OutputPrefix) -> None:
     assert [facts.key for facts in prefix.store.list("")] == [key for key in kept if "/parts/" not in key]
 
 
+def test_what_the_next_owner_has_brought_already_is_not_tidied_away(prefix: OutputPrefix) -> None:
+    first = take(prefix, "first")
+    brought = ["_leasehold/2-next/parts/output-00000000000000.jsonl", "_leasehold/2-next/plan.json"]
+    for key in [*brought, "_leasehold/1-beaten/plan.json", "_leasehold/11-later/plan.json"]:
+        prefix.store.write(key, b"x")
+
+    prefix.clear(first, with_parts=True)
+
+    kept = [facts.key.removeprefix("out/") for facts in prefix.store.list("")]
+    assert kept == ["_leasehold/11-later/plan.json", *brought, "_leasehold/owner.json"]
+
+
 def test_a_claim_survives_its_file(tmp_path: Path) -> None:
     claim = Claim(prefix="s3://b/out", owner=make_owner(run="first", input=INPUT, before=None))
     save_claim(tmp_path, claim)
