@@ -7,11 +7,12 @@ is taken as it is, and the scripts of Dispatch, Engine and Join are safe to run 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Sequence
 
 from schemas.events import append_event
 from stacks.run_folder import RunFolder
-from stacks.stack import ResourceFailure, Stack, StackCall
+from stacks.stack import ResourceFailure, Stack, StackCall, parse_lock
 
 # Whatever kills it may go on killing: then the run ends, and everything is given back.
 FURTHER_TRIES = 2
@@ -32,6 +33,7 @@ class UpCare:
         self.parallel = parallel
         self.on_call = on_call
         self.tries_left = FURTHER_TRIES
+        self.killed: int | None = None
 
     def start(self) -> StackCall:
         call = self.stack.start_up(self.parallel)
@@ -39,19 +41,30 @@ class UpCare:
         return call
 
     def is_due_again(self, call: StackCall, failures: Sequence[ResourceFailure]) -> bool:
-        """Whether a call that has ended was cut off by a death, and there is a try left."""
+        """Whether a call that has ended was cut off by a death, and there is a try left; or found the lock of the one before."""
+        if self._is_own_lock(failures):
+            return True
         return self.tries_left > 0 and find_death(call.process.returncode, failures) != ""
 
     def start_again(self, call: StackCall, failures: Sequence[ResourceFailure]) -> StackCall:
         """End what the killed call left at work, clear its lock, and bring the rest up. Raises CloudError where somebody
         else holds the lock."""
-        self.tries_left -= 1
         call.end()
-        notice = self.stack.clear_stale_lock()
-        death = find_death(call.process.returncode, failures)
+        if self._is_own_lock(failures):
+            # A backend such as S3 tells of its lock only now.
+            death, self.killed = "its last call's lock was still there", None
+        else:
+            self.tries_left -= 1
+            death, self.killed = find_death(call.process.returncode, failures), call.process.pid
+        notice = self.stack.clear_stale_lock("\n".join(each.message for each in failures))
         text = f"`pulumi up` was cut off ({death}); starting it again{f'; {notice}' if notice else ''}"
         append_event(self.folder.events, "planner", "up_restarted", text, tries_left=self.tries_left)
         return self.start()
+
+    def _is_own_lock(self, failures: Sequence[ResourceFailure]) -> bool:
+        """Whether a call was refused for the lock that the call before it left when it was killed, and nobody else's."""
+        lock = parse_lock("\n".join(each.message for each in failures))
+        return lock is not None and (lock["pid"], lock["hostname"]) == (self.killed, socket.gethostname())
 
 
 def find_death(returncode: int | None, failures: Sequence[ResourceFailure]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.chaos.directed import expect_each_machine_made_once, kill, wait_for_event
 from tests.journeys.workshop import Workshop, end_hard
 from tests.runtime.object_service import ObjectService, serve_objects
 
@@ -105,6 +106,18 @@ def test_the_lock_of_a_computer_that_died_in_mid_boot_is_told_and_force_takes_it
     assert left == 2
     assert forced.returncode == 0, forced.stderr
     assert there.machines() == []
+
+
+def test_a_pulumi_that_is_killed_is_started_again_though_its_lock_is_in_s3(there: Workshop) -> None:
+    run = there.start("run", str(there.write_job()), "--run", "boot", LEASEHOLD_LOCAL_FAULT="delay=2")
+    wait_for_event(there, "boot", "machine_created")
+
+    kill(there, "pulumi")
+
+    assert run.wait(90) == 0
+    assert there.events("boot").count('"up_restarted"') == 2, "the second finds the lock of the first, and clears it"
+    expect_each_machine_made_once(there, "boot", machines=2)
+    assert there.status("boot")["released"] == "verified"
 
 
 def test_the_computer_that_comes_back_finds_its_run_released(there: Workshop, here: Workshop) -> None:

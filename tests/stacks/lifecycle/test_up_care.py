@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class KilledCall:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
         self.process = self
+        self.pid = 4711
         self.returncode = -9
 
     def end(self) -> None:
@@ -84,8 +86,9 @@ class LockedStack:
         self.told.append(f"up {parallel}")
         return KilledCall(self.told.append)
 
-    def clear_stale_lock(self) -> str:
+    def clear_stale_lock(self, complaint: str = "") -> str:
         self.told.append("unlocked")
+        self.complaint = complaint
         if self.is_held:
             raise CloudError("held")
         return "removed the lock"
@@ -123,3 +126,38 @@ def test_a_lock_that_somebody_holds_ends_the_tries(folder: RunFolder) -> None:
         care.start_again(care.start(), [])
 
     assert stack.told[-1] == "unlocked"
+
+
+def make_complaint(pid: int, host: str) -> ResourceFailure:
+    """What pulumi says of a lock in S3."""
+    return make_failure(
+        "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the lock "
+        f"file with `pulumi cancel`.\n  s3://b/.pulumi/locks/x.json: created by me@{host} (pid {pid}) at 2026-11-24T10:00:00Z",
+        "",
+    )
+
+
+def test_the_lock_that_a_killed_up_left_in_s3_is_found_at_the_next_one_and_costs_no_try(folder: RunFolder) -> None:
+    stack = LockedStack()
+    care = make_care(folder, stack)
+    refused = care.start_again(care.start(), [])
+    left = care.tries_left
+    complaint = [make_complaint(4711, socket.gethostname())]
+
+    assert care.is_due_again(refused, complaint)
+    again = care.start_again(refused, complaint)
+
+    assert care.tries_left == left
+    assert stack.complaint == complaint[0].message
+    assert "was cut off (its last call's lock was still there)" in folder.events.read_text()
+    again.returncode = 255
+    assert not care.is_due_again(again, complaint), "a lock that cannot be cleared is not tried for ever"
+
+
+@pytest.mark.parametrize(("pid", "host"), [(4712, socket.gethostname()), (4711, "laptop-of-ann")])
+def test_the_lock_of_anybody_else_is_left_to_them(folder: RunFolder, pid: int, host: str) -> None:
+    care = make_care(folder, LockedStack())
+    refused: Any = care.start_again(care.start(), [])
+    refused.returncode = 255
+
+    assert not care.is_due_again(refused, [make_complaint(pid, host)])
