@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,19 +29,22 @@ _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 class Journal:
     """output.jsonl and error.jsonl of one run in `folder`; both are `.part` until finish().
 
+    before_cut is called before recovery takes damage out of them, which moves the lines behind it.
     `failure` is a future that gets the OSError when a write or a sync fails; from then on nothing more is written.
     Needs a running event loop.
     """
 
-    def __init__(self, folder: Path, writer: ResultWriter, *, lines: int) -> None:
+    def __init__(
+        self, folder: Path, writer: ResultWriter, *, lines: int, before_cut: Callable[[], None] = lambda: None
+    ) -> None:
         self.writer = writer
         self.lines = lines
         self.done = bytearray(lines)
         self.undone = lines
         self.tally = Tally()
-        self.cut_bytes = 0
         self.stop_code = ""
         self._folder = folder
+        self._before_cut = before_cut
         self._files = (_ResultsFile(folder / OUTPUT), _ResultsFile(folder / ERROR))
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[OSError] = self._loop.create_future()
@@ -135,7 +139,7 @@ class Journal:
             if file.final.exists():  # the last dispatcher died between the two renames
                 file.final.replace(file.part)
             if file.part.exists():
-                self.cut_bytes += recover_file(file.part, self.writer, done=self.done, tally=self.tally)
+                recover_file(file.part, self.writer, done=self.done, tally=self.tally, before_cut=self._before_cut)
             file.open()
         sync_folder(self._folder)
 

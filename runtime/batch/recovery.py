@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -33,17 +34,26 @@ class Tally(msgspec.Struct, gc=False):
         self.tokens.add(tokens)
 
 
-def recover_file(path: Path, writer: ResultWriter, *, done: bytearray, tally: Tally) -> int:
+def recover_file(
+    path: Path,
+    writer: ResultWriter,
+    *,
+    done: bytearray,
+    tally: Tally,
+    before_cut: Callable[[], None] = lambda: None,
+) -> int:
     """Mark what the file has as done, and leave only whole lines of ours in it, each request once.
 
     A kill tears the last line, a power cut can leave blocks of NUL: the file is cut at the first line that is not
-    whole, and the good lines behind it, if there are any, are appended again. Returns the bytes taken out.
+    whole, and the good lines behind it, if there are any, are appended again. before_cut runs before the first byte moves.
+    Returns the bytes taken out.
     """
     with path.open("r+b", buffering=_BUFFER_BYTES) as file, tempfile.TemporaryFile(dir=path.parent) as rest:
         size = os.fstat(file.fileno()).st_size
         end = _read_lines(file, rest, writer, done, tally)
         if end == size:
             return 0
+        before_cut()
         file.truncate(end)
         file.seek(end)
         rest.seek(0)

@@ -21,7 +21,7 @@ from runtime.objects.object_store import Patience
 from runtime.objects.output_prefix import Claim, OutputPrefix, Owner, OwnerLost, load_claim
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
-from schemas.files import replace_file
+from schemas.files import replace_file, sync_folder
 
 SEALED_FILE = "sealed.json"
 PART_BYTES = 8 * 1024 * 1024
@@ -112,9 +112,7 @@ class Sealer:
         if self._claim is None or self._prefix is None:
             self._claim = load_claim(self._folder)
             self._prefix = self._open_prefix(self._claim.prefix)
-            # What recovery has cut off may have been sealed; doubled lines do no harm, missing ones would.
-            if not self._journal.cut_bytes:
-                self._offsets = load_sealed(self._folder, self._claim.owner)
+            self._offsets = load_sealed(self._folder, self._claim.owner)
         return self._claim, self._prefix
 
     def _save(self, owner: Owner) -> None:
@@ -147,6 +145,12 @@ def seal_lines(
 
 def save_sealed(folder: Path, owner: Owner, offsets: dict[str, int]) -> None:
     replace_file(folder / SEALED_FILE, msgspec.json.encode(Sealed(mark=owner.mark, offsets=offsets)))
+
+
+def forget_sealed(folder: Path) -> None:
+    """Before lines move in the results files: doubled lines in the parts do no harm, missing ones would."""
+    (folder / SEALED_FILE).unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def load_sealed(folder: Path, owner: Owner) -> dict[str, int]:

@@ -118,7 +118,10 @@ def test_a_dispatcher_that_was_killed_seals_on_where_it_was(
     assert before < {facts.key for facts in prefix.list_parts(owner, "output.jsonl")}
 
 
-def test_lines_that_a_recovery_has_moved_are_sealed_again(prefix: OutputPrefix, bench: Bench, engines: Engines) -> None:
+@pytest.mark.parametrize("dies_again", [False, True], ids=["at once", "by the one after it"])
+def test_lines_that_a_recovery_has_moved_are_sealed_again(
+    service: ObjectService, prefix: OutputPrefix, bench: Bench, engines: Engines, dies_again: bool
+) -> None:
     ids = bench.write_requests(300)
     owner = claim(prefix, bench.output, "run-1")
     engine = engines.add(delay_s=0.05, slots=4)
@@ -131,6 +134,13 @@ def test_lines_that_a_recovery_has_moved_are_sealed_again(prefix: OutputPrefix, 
     process.wait()
     # As a power cut may leave it: what was sealed is gone, what was not is behind the damage.
     part.write_bytes(b"\0" * 100 + b"\n" + part.read_bytes()[sealed:])
+    if dies_again:
+        service.proxy.judge = lambda _asked: "503"
+        process = bench.start(engine.base_url, seal=True)
+        wait_until(lambda: part.read_bytes()[:1] == b"{", what="the recovery")
+        process.kill()
+        process.wait()
+        service.proxy.judge = lambda _asked: None
     engine.delay_s = 0.0
 
     results = bench.run(engine.base_url, seal=True)
