@@ -22,7 +22,8 @@ def collect_results(folder: RunFolder, job: Job) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for source in (folder.output, folder.errors):
         if source.exists():
-            half = target / f".{source.name}.new"
+            # Named for the run: another one with the same folder may be at it too.
+            half = target / f".{source.name}.{folder.run}.new"
             shutil.copyfile(source, half)
             half.replace(target / source.name)
         else:
