@@ -22,7 +22,7 @@ from stacks.planning.plan import load_plan
 from stacks.releasing.release import DESTROY_TIMEOUT_S, Notice, release_run
 from stacks.releasing.release_speed import note_release_speed
 from stacks.run_folder import RunFolder
-from stacks.runs.batch_stop import stop_dispatcher
+from stacks.runs.batch_stop import finish_results, stop_dispatcher
 from stacks.runs.collecting import collect_records, collect_results
 from stacks.runs.receipt import make_receipt, save_receipt
 from stacks.runs.run_processes import load_processes, save_processes
@@ -98,6 +98,7 @@ def _keep_results(folder: RunFolder) -> None:
     try:
         note_release_speed(folder)
         plan = load_plan(folder.plan)
+        finish_results(folder, "batch_cancelled")
         collect_results(folder, plan.job)
         save_receipt(folder, make_receipt(folder, plan, time.time()))
     except (LeaseholdError, OSError) as error:

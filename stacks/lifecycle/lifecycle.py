@@ -34,7 +34,7 @@ from stacks.planning.plan import load_plan
 from stacks.releasing.release import release_run
 from stacks.releasing.release_speed import note_release_speed
 from stacks.run_folder import RunFolder
-from stacks.runs.batch_stop import stop_dispatcher
+from stacks.runs.batch_stop import finish_results, stop_dispatcher
 from stacks.runs.collecting import collect_records, collect_results
 from stacks.runs.ledger import read_joined
 from stacks.runs.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
@@ -61,6 +61,7 @@ class Lifecycle:
         self.failures: list[ResourceFailure] = []
         self.judged: StackCall | None = None
         self.release_message = ""
+        self.stopped_for: StopReason | None = None
         self.machines = MachineCare(folder, self.plan)
         self.dispatcher = DispatcherCare(folder)
         self.budget = BudgetCare(folder, self.plan)
@@ -202,6 +203,7 @@ class Lifecycle:
         self.writer.enter("cancelling" if reason == "batch_cancelled" else "finalizing", f"stopping: {reason}")
         if reason == "budget_exceeded":
             self.notifier.watch_budget(self.writer.status, usd=self.plan.job.limits.max_usd)
+        self.stopped_for = reason
         stop_dispatcher(self.folder, reason)
         return judge_stop(reason, read_progress(self.folder), interrupted=self._was_interrupted())
 
@@ -234,6 +236,8 @@ class Lifecycle:
         code = choose_exit_code(outcome, released=released)
         message = outcome.message if released else f"{outcome.message}\n{self.release_message}"
         try:
+            if self.stopped_for is not None:
+                finish_results(self.folder, self.stopped_for)
             collect_results(self.folder, self.plan.job)
         except (LeaseholdError, OSError) as error:
             copy = f"./inv results {self.folder.run} --output DIR"
