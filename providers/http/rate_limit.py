@@ -25,7 +25,8 @@ from schemas.files import hold_lock, replace_file
 _MAX_AHEAD_S = 900.0
 # Beside the lanes in the file: when it was written.
 _SAVED_AT = "saved at"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Full, or read-only since it had an error.
+_DISK_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _WINDOW = re.compile(r'"?(\w+)"?((?:\s*;\s*\w+\s*=\s*-?\d+)+)')
 _PARAMETER = re.compile(r";\s*(\w+)\s*=\s*(-?\d+)")
 
@@ -77,6 +78,7 @@ class SharedPace:
         self._intervals = intervals
         self._wall = wall
         self._unsaved: Mapping[str, float] = {}
+        self._own_lock = threading.Lock()
 
     def reserve(self, operation: str, *, patience_s: float) -> float:
         lanes = [lane for lane in self._intervals if lane in ("", operation)]
@@ -101,16 +103,15 @@ class SharedPace:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with hold_lock(self._lock_path, exclusive=True, timeout_s=10):
-                yield
-        except OSError as error:
-            raise LeaseholdError(
-                f"the pace of requests cannot be kept there: {error.strerror}",
-                where=str(self._path.parent),
-                fix="Set LEASEHOLD_STATE_DIR to a folder that can be written.",
-            ) from error
+        """Alone; on a disk that takes nothing any more, alone in this process, since it must not keep machines alive."""
+        with self._own_lock, contextlib.ExitStack() as stack:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                stack.enter_context(hold_lock(self._lock_path, exclusive=True, timeout_s=10))
+            except OSError as error:
+                if error.errno not in _DISK_UNUSABLE:
+                    raise self._explain(error) from error
+            yield
 
     def _load(self, now: float) -> dict[str, float]:
         """When each lane is free. A damaged file must not stop us for long, and nor must a clock that was set back since it
@@ -125,15 +126,22 @@ class SharedPace:
         }
 
     def _save(self, free_at: Mapping[str, float], now: float) -> None:
-        """A full disk must not keep machines alive: this process then keeps its turns for itself."""
+        """Where that is not possible on this disk any more, this process keeps its turns for itself."""
         self._unsaved = {**free_at, _SAVED_AT: now}
         try:
             replace_file(self._path, msgspec.json.encode(self._unsaved), mode=0o600)
         except OSError as error:
-            if error.errno not in _DISK_FULL:
-                raise
+            if error.errno not in _DISK_UNUSABLE:
+                raise self._explain(error) from error
         else:
             self._unsaved = {}
+
+    def _explain(self, error: OSError) -> LeaseholdError:
+        return LeaseholdError(
+            f"the pace of requests cannot be kept there: {error.strerror}",
+            where=str(self._path.parent),
+            fix="Set LEASEHOLD_STATE_DIR to a folder that can be written.",
+        )
 
 
 def read_exhausted_s(headers: Mapping[str, str]) -> float:

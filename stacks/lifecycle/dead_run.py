@@ -66,6 +66,11 @@ def _hold_turn(folder: RunFolder, force: bool) -> Iterator[None]:
         except LeaseholdError:
             if not force:
                 raise
+        except OSError:
+            # A full disk has no room for a lock, and machines cost money.
+            append_event(
+                folder.events, "release", "release_unlocked", "the turn to release cannot be kept on this disk"
+            )
         yield
 
 

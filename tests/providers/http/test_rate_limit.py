@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -142,16 +143,25 @@ def test_a_clock_that_is_set_back_holds_nobody_up(tmp_path: Path, seconds: float
     assert waits == pytest.approx([1, 2, 3])
 
 
-def test_on_a_full_disk_a_process_keeps_its_pace_and_can_still_delete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "refusing"),
+    [
+        (errno.ENOSPC, ["replace_file"]),
+        (errno.ENOSPC, ["hold_lock", "replace_file"]),
+        (errno.EROFS, ["hold_lock", "replace_file"]),
+    ],
+)
+def test_on_a_disk_that_takes_nothing_a_process_keeps_its_pace_and_can_still_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, refusing: list[str]
 ) -> None:
     pace = make_pace(tmp_path, FakeClock())
 
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as full:
-        full.setattr("providers.rate_limit.replace_file", refuse)
+        for name in refusing:
+            full.setattr(f"providers.rate_limit.{name}", refuse)
         assert [pace.reserve("delete", patience_s=9) for _ in range(3)] == pytest.approx([0, 1, 2])
     assert pace.reserve("delete", patience_s=9) == pytest.approx(3)
     assert make_pace(tmp_path, FakeClock()).reserve("delete", patience_s=9) == pytest.approx(4)

@@ -124,3 +124,14 @@ def test_a_life_cycle_that_cannot_write_a_word_still_gives_its_machines_back(
 
     assert done.returncode == 12, done
     assert cloud.list_ours("") == []
+
+
+def test_a_disk_without_room_for_a_lock_does_not_keep_a_dead_run_from_being_released(
+    folder: RunFolder, cloud: LocalCloud, tmp_path: Path
+) -> None:
+    (folder.root / "release.lock").symlink_to(tmp_path / "nowhere" / "release.lock")
+    script = "from stacks.lifecycle.dead_run import end_dead_run\nfill()\nend_dead_run(RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), os.environ)"
+
+    run_full(script, folder.root, tmp_path / "home", home=tmp_path / "home", cloud=tmp_path / "cloud")
+
+    assert cloud.list_ours("") == []
