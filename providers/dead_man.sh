@@ -20,7 +20,6 @@ if [ -n "$instance" ]; then
     own_url=$api_url/instances/$instance
 fi
 graphql_url=${LEASEHOLD_GRAPHQL_URL:-}
-started=$(date +%s)
 
 say() { echo "leasehold dead-man: $*"; }
 
@@ -62,18 +61,29 @@ last_heartbeat() {
     echo "$newest"
 }
 
-# sets reason and returns 0 when the machine must end now
+# seconds since the computer's start, which no set clock moves; by the clock where there is no /proc
+count_s() {
+    if read -r up _ 2>/dev/null </proc/uptime; then echo "${up%%.*}"; else date +%s; fi
+}
+
+# sets reason and returns 0 when the machine must end now. The expiry counts by the clock and by the seconds since our start,
+# whichever is first, so that a clock that is set back prolongs nothing; silence counts by the seconds alone.
 is_due() {
-    now=$(date +%s)
-    if [ "$expires_at" -gt 0 ] && [ "$now" -ge "$expires_at" ]; then
-        reason="the lease has expired"
-        return 0
+    count=$(count_s)
+    if [ "$expires_at" -gt 0 ]; then
+        if [ "$(date +%s)" -ge "$expires_at" ] || [ $((count - began)) -ge $((expires_at - started)) ]; then
+            reason="the lease has expired"
+            return 0
+        fi
     fi
     [ "$silence_s" -gt 0 ] || return 1
-    last=$(last_heartbeat)
-    [ "$last" -gt "$started" ] || last=$((started + grace_s))
-    [ $((now - last)) -gt "$silence_s" ] || return 1
-    reason="no heartbeat for $((now - last)) s"
+    seen=$(last_heartbeat)
+    if [ "$seen" != "$known" ] && [ "$seen" != 0 ]; then
+        known=$seen
+        heard=$count
+    fi
+    [ $((count - heard)) -gt "$silence_s" ] || return 1
+    reason="no heartbeat for $((count - heard)) s"
 }
 
 # attempt NAME STATUS: a success gives the cloud time to end us before the next way is tried
@@ -99,6 +109,10 @@ end_pod() {
     attempt "action stop" "$(request POST "$own_url/action" '{"action":"stop"}')"
 }
 
+started=$(date +%s)
+began=$(count_s)
+known=$(last_heartbeat)
+heard=$((began + grace_s))
 status=$(request GET "$own_url")
 case $status in
 2*) say "watching; this $kind's key can see the $kind" ;;

@@ -302,6 +302,28 @@ def test_a_fresh_heartbeat_keeps_a_pod_and_a_stale_one_ends_it(pod: Pod, service
     assert kept
 
 
+@pytest.mark.parametrize("reason", ["expiry", "silence"])
+def test_a_clock_that_is_set_back_prolongs_nothing(pod: Pod, service: Service, reason: str) -> None:
+    real, offset = shutil.which("date"), pod.home.parent / "offset"
+    offset.write_text("0")
+    (pod.bin / "date").unlink()
+    pod.add("date", f"#!/bin/sh\necho $(($({real} +%s) + $(cat {offset})))\n")
+    if reason == "expiry":
+        pod.env["LEASEHOLD_EXPIRES_AT"] = str(int(time.time()) + 5)
+    else:
+        pod.env |= {"LEASEHOLD_HEARTBEAT_TIMEOUT_S": "2", "LEASEHOLD_BOOT_GRACE_S": "0"}
+    process = start_with_service(pod, service, "curl")
+    wait_until(lambda: service.routes != [])
+    (pod.home / ".leasehold" / "heartbeat").touch()
+    offset.write_text("-3600")
+
+    wait_until(lambda: "DELETE /v2/pods/pod1" in service.routes)
+
+    pod.end(process)
+    output, _ = process.communicate(timeout=WAIT_S)
+    assert {"expiry": "the lease has expired", "silence": "no heartbeat for"}[reason] in output
+
+
 def test_without_a_heartbeat_timeout_only_the_expiry_counts(pod: Pod, service: Service) -> None:
     pod.env |= {"LEASEHOLD_HEARTBEAT_TIMEOUT_S": "0", "LEASEHOLD_BOOT_GRACE_S": "0"}
     start_with_service(pod, service, "curl")

@@ -55,6 +55,11 @@ def work(life):
 Lifecycle._work = work
 sys.exit(main())
 """
+_DEAD_RUN = """
+from stacks.lifecycle.dead_run import end_dead_run
+fill()
+end_dead_run(RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), os.environ)
+"""
 
 
 @pytest.fixture
@@ -130,8 +135,7 @@ def test_a_disk_without_room_for_a_lock_does_not_keep_a_dead_run_from_being_rele
     folder: RunFolder, cloud: LocalCloud, tmp_path: Path
 ) -> None:
     (folder.root / "release.lock").symlink_to(tmp_path / "nowhere" / "release.lock")
-    script = "from stacks.lifecycle.dead_run import end_dead_run\nfill()\nend_dead_run(RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), os.environ)"
 
-    run_full(script, folder.root, tmp_path / "home", home=tmp_path / "home", cloud=tmp_path / "cloud")
+    run_full(_DEAD_RUN, folder.root, tmp_path / "home", home=tmp_path / "home", cloud=tmp_path / "cloud")
 
     assert cloud.list_ours("") == []
