@@ -24,8 +24,9 @@ def end_strays(
     on_event: OnEvent,
     waits: Waits = DEFAULT_WAITS,
 ) -> tuple[str, ...]:
-    """Give back what unclear creates made and nobody keeps: latecomers and twins; returns their ids. A cloud that does not
-    answer, and an index that is being acquired, are left for the next time."""
+    """Give back what nobody keeps: latecomers and twins of unclear creates, and machines that nobody had seen when they were
+    told to go or counted as never made; returns their ids. A cloud that does not answer, and an index that is being
+    acquired, are left for the next time."""
     ended: list[str] = []
     for history in _written_off(run_dir, clock.now(), waits.request_timeout_s + settle_s):
         with contextlib.suppress(LeaseholdError), hold_index(run_dir, history.index, timeout_s=0.0):
@@ -36,15 +37,25 @@ def end_strays(
     return tuple(ended)
 
 
+def may_have_strays(run_dir: Path) -> bool:
+    """Whether it is worth asking the clouds at all."""
+    return any(_may_stray(each) for each in fold_histories(load_intents(run_dir).intents))
+
+
 def _written_off(run_dir: Path, now: float, window_s: float) -> list[CreateHistory]:
     histories = fold_histories(load_intents(run_dir).intents)
-    return [each for each in histories if each.unclear and now >= each.sent_at + window_s]
+    return [each for each in histories if _may_stray(each) and now >= each.sent_at + window_s]
+
+
+def _may_stray(history: CreateHistory) -> bool:
+    """Whether a machine of this name may come to light that nobody keeps."""
+    return history.unclear or history.outcome == "absent" or bool(set(history.dropped_ids) - set(history.gone_ids))
 
 
 def _end(
     run_dir: Path, history: CreateHistory, cloud: Cloud, clock: Clock, waits: Waits, on_event: OnEvent
 ) -> list[str]:
-    kept = set(history.ids) - set(history.dropped_ids)
+    kept = set() if history.outcome == "absent" else set(history.ids) - set(history.dropped_ids)
     listed = cloud.list_ours(history.name)
     strays = [state for state in listed if state.name == history.name and state.id not in kept]
     for state in strays:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from providers.clock import SystemClock
-from providers.lease.intents import unresolved
-from providers.lease.strays import end_strays
-from providers.lease.termination import give_back, retry_unconfirmed
 from providers.open_clouds import choose_waits, open_clouds
+from providers.lease.strays import end_strays, may_have_strays
+from providers.lease.termination import give_back, retry_unconfirmed
 from schemas.events import append_event
 from schemas.failure import read_failures
 from stacks.launch.launch import GPU_CHECK_FAILED
@@ -78,7 +77,7 @@ class MachineCare:
         if time.monotonic() < self.next_chase:
             return
         self.next_chase = time.monotonic() + _CHASE_EVERY_S
-        if not any(entry.unconfirmed for entry in read_ledger(self.folder)) and not unresolved(self.folder.root):
+        if not may_have_strays(self.folder.root):
             return
         clouds, waits = open_clouds(self.plan.clouds), choose_waits(self.plan.clouds)
         clock, settle_s = SystemClock(), self.plan.settle_s

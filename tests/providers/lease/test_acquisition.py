@@ -13,11 +13,10 @@ import pytest
 from providers.clock import Waits
 from providers.closed_cloud import ClosedCloud
 from providers.cloud import Cloud, LaunchRequest, Offer
-from providers.lease.acquisition import acquire_machine
 from providers.lease.intents import IntentLog, append_intent, fold_histories, load_intents, make_offer_key, unresolved
 from providers.lease.lease import INTENTS_FILE, is_open, open_lease, revoke_lease
 from providers.lease.settling import AcquiredMachine, UnsettledCreate
-from providers.lease.strays import end_strays
+from providers.lease.strays import end_strays, may_have_strays
 from providers.lease.termination import give_back, load_unconfirmed
 from schemas.errors import (
     CancelledError,
@@ -577,6 +576,36 @@ def test_a_machine_that_shows_after_it_was_written_off_is_ended_while_the_run_go
 
     assert ended == ("a-0",)
     assert [each.id for each in bench.a.alive] == [machine.id] == ["a-1"]
+
+
+@pytest.mark.parametrize("is_told_to_go", [True, False], ids=["told to go", "counted as never made"])
+def test_a_machine_that_was_answered_for_and_shows_only_when_another_has_its_place_is_ended(
+    bench: Bench, is_told_to_go: bool
+) -> None:
+    bench.a.launch_faults.append("hidden")
+    bench.a.late_s, bench.a.delete_reaches_hidden = 600.0, False
+    first = bench.acquire()
+    assert not may_have_strays(bench.run_dir)
+    if is_told_to_go:
+        give_back(
+            bench.run_dir,
+            cloud=bench.a,
+            cloud_name="a",
+            id=first.id,
+            name=first.name,
+            price_usd_per_hour=2.5,
+            clock=bench.clock,
+        )
+    second = bench.acquire(attempt=int(is_told_to_go))
+    assert second.id != first.id
+    assert may_have_strays(bench.run_dir)
+    bench.clock.sleep(600)
+
+    ended = end_strays(bench.run_dir, bench.clouds, clock=bench.clock, settle_s=SETTLE_S, on_event=lambda *_: None)
+
+    assert ended == (first.id,)
+    bench.clock.sleep(60)
+    assert [each.id for each in bench.a.alive] == [second.id]
 
 
 def test_the_twin_of_a_kept_machine_is_ended_when_it_shows(bench: Bench) -> None:
