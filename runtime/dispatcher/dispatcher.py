@@ -21,19 +21,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from runtime.batch.input_index import BatchInput, open_input
+from runtime.batch.journal import OUTPUT, Journal
+from runtime.batch.results import ResultWriter
 from runtime.dispatcher.budget_watch import stop_at_budget
 from runtime.dispatcher.delivery import Delivery, raise_if_unwritten
 from runtime.dispatcher.dispatch_lock import Holder, hold_dispatch_lock, read_stop_reason, stop_holder
-from runtime.batch.input_index import BatchInput, open_input
-from runtime.batch.journal import OUTPUT, Journal
 from runtime.dispatcher.manifest import Manifest, load_manifest
+from runtime.dispatcher.progress import DispatchState, Reporter, read_progress
+from runtime.dispatcher.stop_signal import StopSignal
 from runtime.objects.object_settings import load_object_settings, parse_address
 from runtime.objects.object_store import ObjectStore
 from runtime.objects.output_prefix import OutputPrefix
-from runtime.dispatcher.progress import DispatchState, Reporter, read_progress
-from runtime.batch.results import ResultWriter
 from runtime.objects.sealing import PATIENCE, Sealer, forget_sealed
-from runtime.dispatcher.stop_signal import StopSignal
 from schemas.errors import LeaseholdError
 from schemas.status import StopReason
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from providers.clock import SystemClock
-from providers.open_clouds import choose_waits, open_clouds
 from providers.lease.strays import end_strays, may_have_strays
 from providers.lease.termination import give_back, retry_unconfirmed
+from providers.open_clouds import choose_waits, open_clouds
 from schemas.events import append_event
 from schemas.failure import read_failures
 from stacks.launch.launch import GPU_CHECK_FAILED

@@ -161,7 +161,7 @@ def test_on_a_disk_that_takes_nothing_a_process_keeps_its_pace_and_can_still_del
 
     with monkeypatch.context() as full:
         for name in refusing:
-            full.setattr(f"providers.rate_limit.{name}", refuse)
+            full.setattr(f"providers.http.rate_limit.{name}", refuse)
         assert [pace.reserve("delete", patience_s=9) for _ in range(3)] == pytest.approx([0, 1, 2])
     assert pace.reserve("delete", patience_s=9) == pytest.approx(3)
     assert make_pace(tmp_path, FakeClock()).reserve("delete", patience_s=9) == pytest.approx(4)

@@ -13,6 +13,7 @@ import pytest
 from providers.clock import Waits
 from providers.closed_cloud import ClosedCloud
 from providers.cloud import Cloud, LaunchRequest, Offer
+from providers.lease.acquisition import acquire_machine
 from providers.lease.intents import IntentLog, append_intent, fold_histories, load_intents, make_offer_key, unresolved
 from providers.lease.lease import INTENTS_FILE, is_open, open_lease, revoke_lease
 from providers.lease.settling import AcquiredMachine, UnsettledCreate

@@ -68,7 +68,7 @@ def test_nobody_is_signalled_for_a_lock_that_nobody_holds(tmp_path: Path) -> Non
 HOLDER = """
 import sys, time
 from pathlib import Path
-from runtime.dispatch_lock import hold_dispatch_lock
+from runtime.dispatcher.dispatch_lock import hold_dispatch_lock
 with hold_dispatch_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

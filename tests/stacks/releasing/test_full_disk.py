@@ -12,8 +12,8 @@ import pytest
 
 from providers.cloud import LaunchRequest
 from providers.keys import make_key_pair
-from providers.lease import load_lease
-from providers.local import LocalCloud
+from providers.lease.lease import load_lease
+from providers.local.local import LocalCloud
 from stacks.planning.plan import save_plan
 from stacks.releasing.release import release_run
 from stacks.run_folder import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.manifest import Manifest
+from runtime.dispatcher.manifest import Manifest
 from stacks.lifecycle.lifecycle import Lifecycle
 from stacks.planning.plan import save_plan
 from stacks.run_folder import RunFolder
