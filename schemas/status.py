@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from schemas.durations import Durations
+
 State = Literal[
     "queued",
     "resource_preparing",
@@ -89,7 +91,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """progress.json: written by the dispatcher about twice a second; rates are per second over the last few seconds.
 
     state: waiting (for a first machine), running, draining (graceful stop), then one of finished (every line has its
-    result), stopped (graceful stop, rest not run), failed (cannot go on, see message).
+    result), stopped (graceful stop, rest not run), failed (cannot go on, see message). durations: of the answers that are
+    in the results, but for those taken over from an earlier run and for those of the last half second before a kill.
     """
 
     version: int = 1
@@ -108,6 +111,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: StopReason | None = None
     redone: int = 0
     message: str = ""
+    durations: Durations | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,7 +91,7 @@ class Journal:
         if self._group_timer is not None:
             self._group_timer.cancel()
             self._group_timer = None
-        if self.failure.done():
+        if self.failure.done() or not self._buffered:
             return
         try:
             for file in self._files:

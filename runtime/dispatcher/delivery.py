@@ -40,7 +40,9 @@ class Delivery:
         self._fleet = Fleet(hedge=manifest.options.hedge)
         self._queue = RequestQueue(journal.done, on_due=self._fleet.pump, length=batch.length, order=order)
         self._fleet.queue = self._queue
-        self._sender = Sender(batch, journal, self._queue, run=manifest.run, options=manifest.options)
+        self._sender = Sender(
+            batch, journal, self._queue, run=manifest.run, options=manifest.options, durations=reporter.durations
+        )
         key = _read_key(manifest)
         self._membership = Membership(manifest, self._fleet, self._queue, self._sender, key=key)
 

@@ -16,7 +16,9 @@ import msgspec
 from runtime.batch.journal import Journal
 from runtime.batch.recovery import Tally
 from runtime.batch.tokens import Tokens
+from runtime.dispatcher.durations import DurationCounts
 from runtime.dispatcher.replica import Replica
+from schemas.durations import Durations
 from schemas.files import append_line, replace_file
 from schemas.status import Progress, ReplicaProgress, RequestCounts, StopReason, Usage
 
@@ -46,7 +48,10 @@ class ReplicaStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of stats.jsonl; time is seconds since 1970, counts are since the start of the batch, rates over the last seconds."""
+    """One line of stats.jsonl; time is seconds since 1970, counts are since the start of the batch, rates over the last seconds.
+
+    durations: steps and answers (schemas.durations), of the answers since the last line.
+    """
 
     version: int = 1
     time: float
@@ -59,6 +64,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_s: float
     output_tokens_per_s: float
     replicas: tuple[ReplicaStats, ...]
+    durations: tuple[tuple[int, int], ...] = ()
 
 
 class Rates:
@@ -87,11 +93,14 @@ class Reporter:
         self.ended_at: float | None = None
         self.replicas: Sequence[Replica] = ()
         self.redone = self.hedged = self.retrying = 0
+        self.durations = DurationCounts()
         self._folder = folder
         self.keeps_old = False
         self._redone_before = 0
         self._total = 0
         self._tally = Tally()
+        self._journal: Journal | None = None
+        self._durations: Durations | None = None
         self._started_at = time.time()
         self._rates = Rates()
         self._rate = (0.0, 0.0)
@@ -104,15 +113,19 @@ class Reporter:
         self.keeps_old = is_finished and old.state in ("finished", "stopped")
         self._started_at, self.first_sent_at = old.started_at, old.first_sent_at
         self._redone_before = old.redone
+        if old.durations is not None:
+            self.durations.continue_from(old.durations)
+            self._durations = old.durations
 
     def watch(self, journal: Journal) -> None:
         """Count what this journal has from now on."""
-        self._total, self._tally = journal.lines, journal.tally
+        self._total, self._tally, self._journal = journal.lines, journal.tally, journal
         self._rates = Rates()
 
     def write(self) -> None:
         """progress.json as of now."""
         now = time.time()
+        self._take_durations()
         done = self._tally.completed + self._tally.failed
         self._rate = self._rates.add(time.monotonic(), done, self._tally.tokens.output)
         self._save(lambda: replace_file(self._folder / PROGRESS, msgspec.json.encode(self._make_progress(now, done))))
@@ -121,6 +134,14 @@ class Reporter:
         """One more line of stats.jsonl."""
         line = msgspec.json.encode(self._make_stats(time.time()))
         self._save(lambda: append_line(self._folder / STATS, line, durable=False))
+
+    def _take_durations(self) -> None:
+        """Only those of answers that a kill cannot take any more: what has to be answered again must not count twice."""
+        if self._journal is None:
+            return
+        self._journal.flush()
+        if not self._journal.failure.done():
+            self._durations = self.durations.make_record()
 
     def _save(self, write: Callable[[], None]) -> None:
         """A full disk is the journal's to report, and it will: here it must not stop anything."""
@@ -152,6 +173,7 @@ class Reporter:
             stop_reason=self.stop_reason,
             redone=self._redone_before + self.redone,
             message=self.message,
+            durations=self._durations,
         )
 
     def _make_stats(self, now: float) -> Stats:
@@ -166,6 +188,7 @@ class Reporter:
             requests_per_s=round(self._rate[0], 3),
             output_tokens_per_s=round(self._rate[1], 3),
             replicas=tuple(_make_replica_stats(replica) for replica in self.replicas),
+            durations=self.durations.take_news(),
         )
 
     def _make_counts(self) -> RequestCounts:

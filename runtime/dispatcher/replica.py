@@ -144,7 +144,8 @@ class Replica:
 
     # What the sender tells
 
-    def on_answer(self, flight: Flight, tokens: Tokens) -> None:
+    def on_answer(self, flight: Flight, tokens: Tokens) -> float:
+        """Count it; how many seconds it took."""
         now = self._loop.time()
         spent_s = now - flight.sent_at
         self.completed += 1
@@ -156,6 +157,7 @@ class Replica:
         self._heard_at = now
         self._busy.reset()
         self._steer_by_answers(now)
+        return spent_s
 
     def on_refusal(self, flight: Flight) -> None:
         self.failed += 1

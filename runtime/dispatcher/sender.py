@@ -9,6 +9,7 @@ from runtime.batch.batch_lines import RequestLine, read_max_tokens
 from runtime.batch.input_index import BatchInput
 from runtime.batch.journal import Journal
 from runtime.batch.tokens import NO_TOKENS, Tokens
+from runtime.dispatcher.durations import DurationCounts
 from runtime.dispatcher.early_stop import EarlyStop
 from runtime.dispatcher.flight import Flight, make_deadline_s
 from runtime.dispatcher.manifest import DispatchOptions
@@ -26,7 +27,14 @@ class Sender:
     """`finished` is set when every line has its result; `redone` counts sendings whose work was for nothing."""
 
     def __init__(
-        self, batch: BatchInput, journal: Journal, queue: RequestQueue, *, run: str, options: DispatchOptions
+        self,
+        batch: BatchInput,
+        journal: Journal,
+        queue: RequestQueue,
+        *,
+        run: str,
+        options: DispatchOptions,
+        durations: DurationCounts,
     ) -> None:
         self.finished = asyncio.Event()
         self.early_stop = EarlyStop(has_success=journal.tally.completed > 0)
@@ -37,6 +45,7 @@ class Sender:
         self._queue = queue
         self._run = run
         self._options = options
+        self._durations = durations
         self._loop = asyncio.get_running_loop()
 
     async def send(self, request: Request, replica: Replica) -> None:
@@ -180,7 +189,7 @@ class Sender:
         )
         self.early_stop.on_answer()
         if self._write(flight, data, failed=False, tokens=tokens):
-            flight.replica.on_answer(flight, tokens)
+            self._durations.add(flight.replica.on_answer(flight, tokens))
 
     def _write_refusal(self, flight: Flight, line: RequestLine, answer: Answer) -> None:
         data = self._journal.writer.make_refusal(

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from stacks.report.data import Report
+from stacks.report.data import RunReport
+from stacks.report.durations import Timing
 from stacks.report.machines import MachineBar
 from stacks.report.series import Series
 from stacks.report.view import MOST_STACKED
@@ -21,14 +22,14 @@ _MADE_SAFE = {
 }
 
 
-def find_origin(report: Report) -> float:
+def find_origin(report: RunReport) -> float:
     """The moment that all axes count from: the run's start, or the first thing that is known of it."""
     starts = [segment.start for bar in report.bars for segment in bar.segments]
     known = [report.outcome.started_at, *starts, *(report.series.edges[:1] if report.series else ())]
     return min((each for each in known if each is not None), default=report.made_at)
 
 
-def render_chart_data(report: Report) -> str:
+def render_chart_data(report: RunReport) -> str:
     """Times are seconds since the origin; nothing in the text can end the element that it stands in."""
     origin = find_origin(report)
     data: dict[str, Any] = {
@@ -38,13 +39,15 @@ def render_chart_data(report: Report) -> str:
     }
     if report.series is not None:
         data |= _make_series(report, report.series, origin)
+    if report.timing is not None:
+        data |= _make_timing(report.timing)
     text = msgspec.json.encode(data)
     for unsafe, safe in _MADE_SAFE.items():
         text = text.replace(unsafe, safe)
     return text.decode()
 
 
-def _find_end(report: Report) -> float:
+def _find_end(report: RunReport) -> float:
     ends = [segment.end for bar in report.bars for segment in bar.segments]
     known = [report.outcome.ended_at, *ends, *(report.series.edges[-1:] if report.series else ())]
     return max((each for each in known if each is not None), default=report.made_at)
@@ -56,7 +59,7 @@ def _make_row(bar: MachineBar, origin: float) -> dict[str, Any]:
     return row | {each.kind: round(each.seconds, 1) for each in bar.segments}
 
 
-def _make_series(report: Report, series: Series, origin: float) -> dict[str, Any]:
+def _make_series(report: RunReport, series: Series, origin: float) -> dict[str, Any]:
     data: dict[str, Any] = {
         "edges": [round(each - origin, 1) for each in series.edges],
         "machines": [
@@ -68,15 +71,22 @@ def _make_series(report: Report, series: Series, origin: float) -> dict[str, Any
             for each in series.machines
         ],
     }
-    if series.overall is None:
-        return data
     known = series.durations
+    if not any(known):
+        return data
     return data | {
         "durations": {
             "p50": [each.p50_s if each else None for each in known],
             "p90": [each.p90_s if each else None for each in known],
             "p99": [each.p99_s if each else None for each in known],
         },
-        "overall": {"p50": series.overall.p50_s, "p90": series.overall.p90_s, "p99": series.overall.p99_s},
-        "bars": [(each.low_s, each.high_s, each.count) for each in series.bars],
+    }
+
+
+def _make_timing(timing: Timing) -> dict[str, Any]:
+    overall = timing.overall
+    return {
+        "overall": {"p50": overall.p50_s, "p90": overall.p90_s, "p99": overall.p99_s},
+        "bars": [(each.low_s, each.high_s, each.count) for each in timing.bars],
+        "is_counted": timing.is_counted,
     }

@@ -11,6 +11,7 @@ from schemas.errors import LeaseholdError
 from schemas.status import Event
 from stacks.planning.plan import Plan, load_plan
 from stacks.releasing.release import is_proven
+from stacks.report.durations import Steps, Timing, make_timing
 from stacks.report.errors import ErrorReport, read_errors
 from stacks.report.estimate import Expectation, compare_estimate
 from stacks.report.facts import FactGroup, OfferLine, find_version, list_facts, list_offers, name_offers
@@ -35,7 +36,7 @@ from stacks.terminal.count_words import count_things
 _Found = TypeVar("_Found")
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """gaps: sentences that say what is not known and why. labels: what machines of the series are called, by their key."""
 
     run: str
@@ -46,6 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     bars: tuple[MachineBar, ...]
     troubles: tuple[Trouble, ...]
     series: Series | None
+    timing: Timing | None
     labels: dict[int, str]
     errors: ErrorReport | None
     estimate: tuple[Expectation, ...]
@@ -74,7 +76,7 @@ class _Reading:
             return otherwise
 
 
-def make_report(folder: RunFolder, *, now: float) -> Report:
+def make_report(folder: RunFolder, *, now: float) -> RunReport:
     """Read everything once. now: seconds since 1970, the end of what has not ended."""
     reading = _Reading()
     sources = _read_sources(folder, reading)
@@ -89,8 +91,8 @@ def make_report(folder: RunFolder, *, now: float) -> Report:
         offers=name_offers(plan) if plan else {},
         now=now,
     )
-    series = _read_series(folder, sources, reading)
-    return Report(
+    series, noted = _read_series(folder, sources, reading)
+    return RunReport(
         run=folder.run,
         job=plan.job.name if plan else sources.status.job if sources.status else "",
         made_at=now,
@@ -99,6 +101,7 @@ def make_report(folder: RunFolder, *, now: float) -> Report:
         bars=bars,
         troubles=reading.take("What did not work", lambda: list_troubles(folder), ()),
         series=series,
+        timing=_make_timing(sources, noted),
         labels=_name_machines(sources, series),
         errors=sources.errors,
         estimate=compare_estimate(plan, outcome, bars) if plan else (),
@@ -154,18 +157,30 @@ def _read_errors(folder: RunFolder, reading: _Reading) -> ErrorReport | None:
     return found
 
 
-def _read_series(folder: RunFolder, sources: Sources, reading: _Reading) -> Series | None:
+def _read_series(folder: RunFolder, sources: Sources, reading: _Reading) -> tuple[Series | None, Steps]:
     finder = MachineFinder(sources.entries)
     started_at = sources.progress.first_sent_at if sources.progress else None
     path = folder.root / STATS_FILE
-    series = reading.take(
+    found = reading.take(
         "Rates and durations",
         lambda: read_series(path, find_machine=finder.find, started_at=started_at),
         None,
     )
-    if series is not None and series.unreadable:
+    if found is None:
+        return None, {}
+    series, noted = found
+    if series.unreadable:
         reading.tell(f"{series.unreadable:,} line(s) of {STATS_FILE} cannot be read.")
-    return series
+    return series, noted
+
+
+def _make_timing(sources: Sources, noted: Steps) -> Timing | None:
+    progress = sources.progress
+    taken = sources.plan.taken_over.answers if sources.plan and sources.plan.taken_over else 0
+    # A dispatcher that has just begun again has not counted yet what is done.
+    has_counts = progress is not None and progress.request_counts.total > 0
+    answered = progress.request_counts.completed - taken if progress and has_counts else None
+    return make_timing(progress.durations if progress else None, noted, answered=answered)
 
 
 def _name_machines(sources: Sources, series: Series | None) -> dict[int, str]:

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from stacks.report.charts import find_origin, render_chart_data
-from stacks.report.data import Report
+from stacks.report.data import RunReport
 from stacks.report.machines import parse_time
 from stacks.report.view import (
     MOST_EVENTS,
@@ -26,6 +26,7 @@ from stacks.report.view import (
     describe_machines,
     describe_release,
     describe_speed,
+    describe_timing,
     list_durations,
     make_tiles,
     pick_events,
@@ -65,7 +66,7 @@ _FILTERS = {
 }
 
 
-def render_page(report: Report) -> str:
+def render_page(report: RunReport) -> str:
     """The whole page. Every text of the user's is escaped by the template engine; scripts run by their hash alone."""
     echarts, script = _read(ECHARTS), _read(_BESIDE / "report.js")
     return _load_template().render(
@@ -82,7 +83,7 @@ def render_page(report: Report) -> str:
     )
 
 
-def _make_views(report: Report) -> dict[str, Any]:
+def _make_views(report: RunReport) -> dict[str, Any]:
     return {
         "tone": choose_tone(report.outcome),
         "release": describe_release(report),
@@ -92,6 +93,7 @@ def _make_views(report: Report) -> dict[str, Any]:
         "has_billed": any(bar.billed_usd is not None for bar in report.bars),
         "speed": describe_speed(report),
         "duration_rows": list_durations(report),
+        "timing_words": describe_timing(report),
         "error_words": describe_errors(report),
         "most_groups": MOST_GROUPS,
         "more_groups": count_more_groups(report),

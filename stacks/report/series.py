@@ -1,4 +1,4 @@
-"""What a run's stats.jsonl tells over time, in few enough points for a page: rates of each machine, and durations.
+"""What a run's stats.jsonl tells over time, in few enough points for a page: rates of each machine, and times of requests.
 
 Read line by line by stacks.report.data; a file of a hundred machines over ten hours has 150 MB.
 """
@@ -6,36 +6,17 @@ Read line by line by stacks.report.data; a file of a hundred machines over ten h
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+
+from stacks.report.durations import Noted, Percentiles, Steps, add_up, find_percentiles, spread
 
 STATS_FILE = "stats.jsonl"
 _MOST_POINTS = 240
 # The last line comes when the batch ends: a rate over a moment would be chance.
 _SHORTEST_S = 1.0
-_STEPS_PER_DOUBLING = 8
-_SMALLEST_S = 0.0001
-_BAR_STEPS = 2
-
-Durations = dict[tuple[float, float, float], int]
-"""How many answers came with these percentiles (50, 90, 99) of their few seconds."""
-
-
-class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
-    p50_s: float
-    p90_s: float
-    p99_s: float
-
-
-class DurationBar(msgspec.Struct, frozen=True, kw_only=True):
-    """About `count` answers took from low_s to high_s seconds."""
-
-    low_s: float
-    high_s: float
-    count: float
 
 
 class MachineSeries(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,14 +28,11 @@ class MachineSeries(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """edges: seconds since 1970, one more than there are spans. answers: those that the durations are of."""
+    """edges: seconds since 1970, one more than there are spans. durations: percentiles of each span, None without answers."""
 
     edges: tuple[float, ...] = ()
     machines: tuple[MachineSeries, ...] = ()
     durations: tuple[Percentiles | None, ...] = ()
-    answers: int = 0
-    overall: Percentiles | None = None
-    bars: tuple[DurationBar, ...] = ()
     unreadable: int = 0
 
 
@@ -74,18 +52,20 @@ _NOTHING = _Replica(index=-1)
 class _Line(msgspec.Struct, gc=False):
     time: float
     replicas: list[_Replica] = []
+    durations: list[tuple[int, int]] = []
 
 
 class _Span:
     """A stretch of time with what each machine did in it; two neighbours can become one."""
 
-    __slots__ = ("durations", "end", "requests", "start", "tokens")
+    __slots__ = ("counted", "end", "noted", "requests", "start", "tokens")
 
     def __init__(self, start: float, end: float) -> None:
         self.start, self.end = start, end
         self.requests: dict[int, int] = {}
         self.tokens: dict[int, int] = {}
-        self.durations: Durations = {}
+        self.counted: Steps = {}
+        self.noted: Noted = {}
 
     def add(self, machine: int, requests: int, tokens: int) -> None:
         self.requests[machine] = self.requests.get(machine, 0) + requests
@@ -96,8 +76,14 @@ class _Span:
         for mine, theirs in ((self.requests, later.requests), (self.tokens, later.tokens)):
             for machine, count in theirs.items():
                 mine[machine] = mine.get(machine, 0) + count
-        for key, count in later.durations.items():
-            self.durations[key] = self.durations.get(key, 0) + count
+        for step, answers in later.counted.items():
+            self.counted[step] = self.counted.get(step, 0.0) + answers
+        for key, count in later.noted.items():
+            self.noted[key] = self.noted.get(key, 0) + count
+
+    @property
+    def steps(self) -> Steps:
+        return add_up([self.counted, spread(self.noted)])
 
     def rate(self, counts: dict[int, int], machine: int) -> float | None:
         count = counts.get(machine)
@@ -122,6 +108,7 @@ class _Gatherer:
             return
         self._last = line.time
         span = _Span(start, line.time)
+        span.counted = {step: float(answers) for step, answers in line.durations}
         for replica in line.replicas:
             self._add_replica(span, replica, line.time)
         is_moment = span.end - span.start < _SHORTEST_S
@@ -149,15 +136,19 @@ class _Gatherer:
         requests = answers + replica.failed - before.failed
         tokens = max(0, replica.output_tokens - before.output_tokens)
         span.add(self._find_machine(replica.index, time), requests, tokens)
-        if answers and replica.p50_s > 0:
+        # Dispatchers before there was a histogram noted percentiles alone.
+        if answers and replica.p50_s > 0 and not span.counted:
             key = (replica.p50_s, replica.p90_s, replica.p99_s)
-            span.durations[key] = span.durations.get(key, 0) + answers
+            span.noted[key] = span.noted.get(key, 0) + answers
 
 
 def read_series(
     path: Path, *, find_machine: Callable[[int, float], int], started_at: float | None = None
-) -> Series | None:
-    """The whole file in at most 240 spans; None where it is missing. A torn line is counted and left out."""
+) -> tuple[Series, Steps] | None:
+    """The whole file in at most 240 spans, and the times of all its answers; None where it is missing.
+
+    A torn line is counted and left out.
+    """
     gatherer = _Gatherer(find_machine, started_at)
     decode = msgspec.json.Decoder(_Line).decode
     try:
@@ -171,16 +162,15 @@ def read_series(
         return None
     while len(gatherer.spans) > _MOST_POINTS:
         gatherer.halve()
-    return _make_series(gatherer)
+    steps = [span.steps for span in gatherer.spans]
+    return _make_series(gatherer, steps), add_up(steps)
 
 
-def _make_series(gatherer: _Gatherer) -> Series:
+def _make_series(gatherer: _Gatherer, steps: Sequence[Steps]) -> Series:
     spans = gatherer.spans
     machines = sorted(
         {machine for span in spans for machine in span.requests}, key=lambda key: key if key >= 0 else -1 - key
     )
-    steps = [_spread(span.durations) for span in spans]
-    whole = _add_up(steps)
     return Series(
         edges=tuple(round(each, 3) for each in ([spans[0].start, *(span.end for span in spans)] if spans else [])),
         machines=tuple(
@@ -191,76 +181,9 @@ def _make_series(gatherer: _Gatherer) -> Series:
             )
             for machine in machines
         ),
-        durations=tuple(_find_percentiles(each) for each in steps),
-        answers=sum(sum(span.durations.values()) for span in spans),
-        overall=_find_percentiles(whole),
-        bars=_make_bars(whole),
+        durations=tuple(find_percentiles(each) for each in steps),
         unreadable=gatherer.unreadable,
     )
-
-
-def _spread(durations: Durations) -> dict[int, float]:
-    """A histogram in 9 % wide steps that has these percentiles; between two of them answers are taken to lie evenly."""
-    steps: dict[int, float] = {}
-    for (p50, p90, p99), count in durations.items():
-        half, nine, last = _find_step(p50), _find_step(p90), _find_step(p99)
-        # Below the median nothing is known; as far below it as the 90th percentile is above is the usual shape.
-        for low, high, share in ((2 * half - nine, half, 0.5), (half, nine, 0.4), (nine, last, 0.1)):
-            low = min(max(low, 0), high)
-            width = max(1, high - low)
-            part = count * share / width
-            for step in range(high - width + 1, high + 1):
-                steps[step] = steps.get(step, 0.0) + part
-    return steps
-
-
-def _add_up(histograms: Iterable[dict[int, float]]) -> dict[int, float]:
-    whole: dict[int, float] = {}
-    for steps in histograms:
-        for step, count in steps.items():
-            whole[step] = whole.get(step, 0.0) + count
-    return whole
-
-
-def _find_percentiles(steps: dict[int, float]) -> Percentiles | None:
-    total = sum(steps.values())
-    if not total:
-        return None
-    found: list[float] = []
-    seen = 0.0
-    for step in sorted(steps):
-        seen += steps[step]
-        while len(found) < 3 and seen >= (0.5, 0.9, 0.99)[len(found)] * total * (1 - 1e-9):
-            found.append(_round(_find_duration(step)))
-    return Percentiles(p50_s=found[0], p90_s=found[1], p99_s=found[2])
-
-
-def _make_bars(steps: dict[int, float]) -> tuple[DurationBar, ...]:
-    """Two steps a bar: 19 % wide, without gaps from the fastest to the slowest."""
-    counts: dict[int, float] = {}
-    for step, count in steps.items():
-        place = step // _BAR_STEPS
-        counts[place] = counts.get(place, 0.0) + count
-    if not counts:
-        return ()
-    return tuple(
-        DurationBar(
-            low_s=_round(_find_duration(place * _BAR_STEPS - 1)),
-            high_s=_round(_find_duration(place * _BAR_STEPS + _BAR_STEPS - 1)),
-            count=round(counts.get(place, 0.0), 1),
-        )
-        for place in range(min(counts), max(counts) + 1)
-    )
-
-
-def _find_step(duration_s: float) -> int:
-    """The step whose upper end a percentile is: the dispatcher's own steps, rounded up."""
-    return max(0, round(math.log2(max(duration_s, _SMALLEST_S) / _SMALLEST_S) * _STEPS_PER_DOUBLING) - 1)
-
-
-def _find_duration(step: int) -> float:
-    """The upper end of a step."""
-    return float(_SMALLEST_S * 2 ** ((step + 1) / _STEPS_PER_DOUBLING))
 
 
 def _round(value: float) -> float:

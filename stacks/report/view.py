@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from schemas.status import Event
-from stacks.report.data import Report
+from stacks.report.data import RunReport
 from stacks.report.estimate import Expectation
 from stacks.report.machines import MachineBar, SegmentKind
 from stacks.report.outcome import Outcome
@@ -97,7 +97,7 @@ def choose_tone(outcome: Outcome) -> Tone:
     return _TONES.get(outcome.state, "")
 
 
-def describe_release(report: Report) -> ReleaseWords:
+def describe_release(report: RunReport) -> ReleaseWords:
     """The one thing that costs money when it is overlooked."""
     outcome = report.outcome
     left = [bar for bar in report.bars if bar.end != "gone"]
@@ -120,7 +120,7 @@ def describe_release(report: Report) -> ReleaseWords:
     return ReleaseWords(title="Not released yet: the run is live", words=words, tone="")
 
 
-def make_tiles(report: Report) -> tuple[Tile, ...]:
+def make_tiles(report: RunReport) -> tuple[Tile, ...]:
     return (*_make_count_tiles(report.outcome), *_make_cost_tiles(report))
 
 
@@ -138,7 +138,7 @@ def _make_count_tiles(outcome: Outcome) -> list[Tile]:
     return tiles
 
 
-def _make_cost_tiles(report: Report) -> list[Tile]:
+def _make_cost_tiles(report: RunReport) -> list[Tile]:
     outcome, usage = report.outcome, report.outcome.usage
     spent = f"{write_usd(outcome.usd)} USD" if outcome.usd is not None else NOTHING
     expected = next((each.expected for each in report.estimate if each.unit == "usd"), None)
@@ -164,7 +164,7 @@ def _write_count(count: int | None) -> str:
     return NOTHING if count is None else write_whole(count)
 
 
-def describe_machines(report: Report) -> str:
+def describe_machines(report: RunReport) -> str:
     bars = report.bars
     lost = sum(bool(bar.death) for bar in bars)
     never = sum(not bar.joined for bar in bars)
@@ -181,7 +181,7 @@ def add_together(bars: Sequence[MachineBar], kind: SegmentKind) -> float:
     return sum(bar.seconds(kind) for bar in bars)
 
 
-def describe_speed(report: Report) -> Speed | None:
+def describe_speed(report: RunReport) -> Speed | None:
     """None where nothing was noted, or where no machine had joined."""
     series = report.series
     if series is None or not series.machines:
@@ -211,7 +211,7 @@ def describe_speed(report: Report) -> Speed | None:
     )
 
 
-def list_durations(report: Report) -> list[DurationRow]:
+def list_durations(report: RunReport) -> list[DurationRow]:
     series = report.series
     if series is None:
         return []
@@ -223,7 +223,30 @@ def list_durations(report: Report) -> list[DurationRow]:
     return _thin(rows)
 
 
-def describe_errors(report: Report) -> str:
+def describe_timing(report: RunReport) -> str:
+    """How exact the times are, and which answers have none."""
+    timing = report.timing
+    if timing is None:
+        return ""
+    if not timing.is_counted:
+        return (
+            "Put together from the percentiles that the dispatcher noted for each machine every five seconds, in steps of"
+            " 9 %: this run has no histogram of its own."
+        )
+    words = "Each answer was counted by the dispatcher, in steps of 3 %: from the sending that was answered to its end."
+    if timing.untimed > 0:
+        many = timing.untimed > 1
+        words += (
+            f" Of {count_things(timing.untimed, 'more answer')} the time is not known:"
+            f" {'they' if many else 'it'} came in the last moment before a dispatcher was killed."
+        )
+    if timing.untimed < 0:
+        was = "was" if timing.untimed == -1 else "were"
+        words += f" {count_things(-timing.untimed, 'answer')} {was} lost and made again: both times are counted."
+    return words
+
+
+def describe_errors(report: RunReport) -> str:
     errors = report.errors
     if errors is None:
         return ""
@@ -237,7 +260,7 @@ def describe_errors(report: Report) -> str:
     return " ".join(parts)
 
 
-def count_more_groups(report: Report) -> More:
+def count_more_groups(report: RunReport) -> More:
     rest = report.errors.groups[MOST_GROUPS:] if report.errors else ()
     return More(kinds=len(rest), lines=sum(group.count for group in rest))
 

@@ -12,6 +12,7 @@ import pytest
 
 from runtime.dispatcher.dispatcher import run_dispatcher
 from runtime.dispatcher.manifest import DispatchOptions
+from schemas.durations import find_step
 from tests.runtime.conftest import Bench, Engines, Results, make_line, wait_until
 
 pytestmark = pytest.mark.wire
@@ -34,6 +35,8 @@ def test_kill_9_at_random_points_with_torn_tails_loses_and_repeats_nothing(bench
         for name in ("output.jsonl.part", "error.jsonl.part"):
             with (bench.output / name).open("ab") as file:
                 file.write(tail)
+        assert count_timed(bench) <= count_kept(bench), "what will be answered again has a duration already"
+    timed, kept = count_timed(bench), count_kept(bench)
     results = bench.run(engine.base_url)
 
     assert results.ids == ids
@@ -41,6 +44,34 @@ def test_kill_9_at_random_points_with_torn_tails_loses_and_repeats_nothing(bench
     assert results.progress.request_counts.completed == 5880
     redone = sum(engine.tries.values()) - len(ids)
     assert redone <= KILLS * (64 + 600)
+    assert count_timed(bench) == timed + 5880 - kept
+
+
+def test_what_was_timed_before_a_kill_stays_and_is_not_timed_again(bench: Bench, engines: Engines) -> None:
+    slow, fast = engines.add(delay_s=0.2), engines.add()
+    bench.write_requests(600)
+    process = bench.start(slow.base_url)
+    wait_until(lambda: (bench.output / "progress.json").exists() and count_timed(bench) > 0)
+    process.kill()
+    process.wait()
+    timed, kept = count_timed(bench), count_kept(bench)
+
+    durations = bench.run(fast.base_url).progress.durations
+
+    assert durations is not None
+    assert durations.answers == sum(answers for _, answers in durations.steps) == timed + 600 - kept
+    assert sum(answers for step, answers in durations.steps if step >= find_step(0.2)) >= timed > 0
+    assert durations.longest_s >= 0.2
+
+
+def count_timed(bench: Bench) -> int:
+    progress = bench.read_progress()
+    assert progress is not None
+    return progress.durations.answers if progress.durations else 0
+
+
+def count_kept(bench: Bench) -> int:
+    return (bench.output / "output.jsonl.part").read_bytes().count(b'"error":null}\n')
 
 
 def test_nothing_is_sent_again_when_all_is_done(bench: Bench, engines: Engines) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runtime.batch.journal import Journal
+from runtime.batch.results import ResultWriter
 from runtime.dispatcher.progress import PROGRESS, STATS, Rates, Reporter, Stats, read_progress
 from schemas.status import Progress
 
@@ -67,3 +69,25 @@ def test_the_end_of_a_finished_batch_stays_as_it_was_told(tmp_path: Path) -> Non
     reporter.write()
 
     assert read_progress(tmp_path) is None
+
+
+async def test_a_duration_is_told_only_once_its_answer_cannot_be_lost_by_a_kill(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, ResultWriter("run-1"), lines=2)
+    journal.recover()
+    reporter = Reporter(tmp_path)
+    reporter.watch(journal)
+
+    for line in (0, 1):
+        answer = journal.writer.make_answer(line, b'"a"', status=200, request_id="r", body=b"{}")
+        journal.add(line, answer, failed=False)
+        reporter.durations.add(0.2)
+        reporter.write()
+        if line == 0:
+            assert (tmp_path / "output.jsonl.part").read_bytes() == answer
+            journal.failure.set_result(OSError("the disk is full"))
+
+    progress = read_progress(tmp_path)
+    assert progress is not None
+    assert progress.durations is not None
+    assert (progress.durations.answers, progress.request_counts.completed) == (1, 2)
+    await journal.close()

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from providers.lease.lease import LEASE_FILE
+from runtime.dispatcher.durations import DurationCounts
+from schemas.durations import Durations
 from schemas.job import Candidate, Limits
-from schemas.status import Event, MachineStatus, Status, Usage, format_time
+from schemas.status import Event, MachineStatus, Progress, Status, Usage, format_time
 from stacks.planning.plan import Plan, save_plan
 from stacks.run_folder import RunFolder
 from tests.stacks.run_files import (
@@ -133,6 +135,20 @@ def write_stats(folder: RunFolder, lines: Iterable[tuple[float, Sequence[tuple[i
                 for index, completed, failed in replicas
             ]
             file.write(json.dumps({"version": 1, "time": time, "replicas": told}) + "\n")
+
+
+def count(durations_s: Iterable[float]) -> Durations:
+    """As a dispatcher counts them."""
+    counts = DurationCounts()
+    for duration_s in durations_s:
+        counts.add(duration_s)
+    return counts.make_record()
+
+
+def count_durations(folder: RunFolder, durations_s: Iterable[float]) -> None:
+    """The run's dispatcher has told how long each answer took."""
+    progress = msgspec.json.decode(folder.progress.read_bytes(), type=Progress)
+    write_progress(folder, msgspec.structs.replace(progress, durations=count(durations_s)))
 
 
 def refuse(number: int, message: str, *, status: int = 400, custom_id: str = "") -> dict[str, Any]:

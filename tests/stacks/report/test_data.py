@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -12,14 +13,19 @@ import msgspec
 import pytest
 
 from runtime.objects.output_prefix import InputObject
+from schemas.durations import find_step
 from schemas.errors import NoCapacity
 from schemas.failure import record_failure
-from stacks.report.data import Report, make_report
+from stacks.planning.plan import TakenOver, load_plan
+from stacks.report.data import RunReport, make_report
+from stacks.report.durations import Steps
 from stacks.report.errors import EXAMPLES, read_errors
-from stacks.report.series import read_series
+from stacks.report.series import Series, read_series
 from stacks.run_folder import RunFolder
 from tests.stacks.report.report_runs import (
     add_machine,
+    count,
+    count_durations,
     end_run,
     fail,
     forget_lease,
@@ -34,8 +40,14 @@ from tests.stacks.run_files import START, make_progress, write_progress
 NOW = START + 2000
 
 
-def read(folder: RunFolder) -> Report:
+def read(folder: RunFolder) -> RunReport:
     return make_report(folder, now=NOW)
+
+
+def read_stats(path: Path, *, started_at: float | None = None) -> tuple[Series, Steps]:
+    found = read_series(path, find_machine=lambda index, _: index, started_at=started_at)
+    assert found is not None
+    return found
 
 
 # Machines
@@ -125,33 +137,89 @@ def test_a_dispatcher_that_began_anew_counts_from_nothing(tmp_path: Path) -> Non
     folder, _ = make_run(tmp_path)
     write_stats(folder, [(START + 10, [(0, 100, 0)]), (START + 20, [(0, 150, 0)]), (START + 30, [(0, 30, 0)])])
 
-    series = read_series(folder.root / "stats.jsonl", find_machine=lambda index, _: index, started_at=START)
+    series, noted = read_stats(folder.root / "stats.jsonl", started_at=START)
 
-    assert series is not None
     assert series.machines[0].requests_per_s == (10.0, 5.0, 3.0)
-    assert series.answers == 180
+    assert sum(noted.values()) == pytest.approx(180)
 
 
 def test_a_last_moment_is_part_of_what_came_before_it(tmp_path: Path) -> None:
     folder, _ = make_run(tmp_path)
     write_stats(folder, [(START + 10, [(0, 100, 0)]), (START + 10.01, [(0, 101, 0)])])
 
-    series = read_series(folder.root / "stats.jsonl", find_machine=lambda index, _: index, started_at=START)
+    series, _ = read_stats(folder.root / "stats.jsonl", started_at=START)
 
-    assert series is not None
     assert series.machines[0].requests_per_s == (10.1,)
 
 
-def test_durations_have_the_percentiles_that_the_dispatcher_noted(tmp_path: Path) -> None:
-    series = read(make_lost_run(tmp_path)).series
+def test_without_a_histogram_durations_have_the_percentiles_that_the_dispatcher_noted(tmp_path: Path) -> None:
+    report = read(make_lost_run(tmp_path))
 
-    assert series is not None
-    assert series.overall is not None
-    assert series.overall.p50_s == pytest.approx(0.2, rel=0.1)
-    assert series.overall.p90_s == pytest.approx(0.4, rel=0.1)
-    assert series.overall.p99_s == pytest.approx(0.8, rel=0.1)
-    assert sum(bar.count for bar in series.bars) == pytest.approx(series.answers, rel=0.01)
-    assert series.durations[0] == series.overall
+    assert report.timing is not None
+    assert not report.timing.is_counted
+    assert report.timing.overall.p50_s == pytest.approx(0.2, rel=0.1)
+    assert report.timing.overall.p90_s == pytest.approx(0.4, rel=0.1)
+    assert report.timing.overall.p99_s == pytest.approx(0.8, rel=0.1)
+    assert report.timing.answers == 90
+    assert sum(bar.count for bar in report.timing.bars) == pytest.approx(90, rel=0.01)
+    assert report.series is not None
+    assert report.series.durations[0] == report.timing.overall
+
+
+def test_durations_are_those_that_the_dispatcher_counted(tmp_path: Path) -> None:
+    folder = make_lost_run(tmp_path)
+    count_durations(folder, [0.11] * 60 + [0.5] * 30 + [4.0] * 7)
+
+    timing = read(folder).timing
+
+    assert timing is not None
+    assert (timing.is_counted, timing.answers, timing.untimed, timing.longest_s) == (True, 97, 0, 4.0)
+    assert timing.overall.p50_s == pytest.approx(0.11, rel=0.033)
+    assert timing.overall.p90_s == pytest.approx(0.5, rel=0.033)
+    assert timing.overall.p99_s == pytest.approx(4.0, rel=0.033)
+    assert [each.count for each in timing.bars if each.count] == [60, 30, 7]
+    assert all(before.high_s == after.low_s for before, after in itertools.pairwise(timing.bars))
+
+
+def test_answers_without_a_duration_are_told_and_those_of_an_earlier_run_are_not_missed(tmp_path: Path) -> None:
+    folder = make_lost_run(tmp_path)
+    count_durations(folder, [0.1] * 50)
+    assert (timing := read(folder).timing) is not None
+    assert timing.untimed == 47
+
+    taken = TakenOver(mode="resume", answers=40, failures=0)
+    plan = msgspec.structs.replace(load_plan(folder.plan), taken_over=taken)
+    folder.plan.write_bytes(msgspec.json.encode(plan))
+
+    assert (timing := read(folder).timing) is not None
+    assert timing.untimed == 7
+
+
+def test_a_dispatcher_that_has_just_begun_again_lets_no_answer_seem_to_be_made_twice(tmp_path: Path) -> None:
+    folder = make_lost_run(tmp_path)
+    write_progress(folder, make_progress("waiting", total=0, completed=0, failed=0, durations=count([0.1] * 50)))
+
+    assert (timing := read(folder).timing) is not None
+    assert (timing.answers, timing.untimed) == (50, 0)
+
+
+def test_over_time_durations_are_counted_where_the_dispatcher_counts_and_noted_before(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    noted = {"index": 0, "completed": 10, "p50_s": 0.2, "p90_s": 0.2, "p99_s": 0.2}
+    counted = {"index": 0, "completed": 110, "p50_s": 0.2, "p90_s": 0.2, "p99_s": 0.2}
+    lines = [
+        {"time": START + 5, "replicas": [noted]},
+        {"time": START + 10, "replicas": [counted], "durations": [[find_step(1.0), 98], [find_step(9.0), 2]]},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    series, steps = read_stats(path, started_at=START)
+
+    first, second = series.durations
+    assert first is not None and second is not None
+    assert first.p99_s == pytest.approx(0.2, rel=0.04)
+    assert (second.p50_s, second.p99_s) == (pytest.approx(1.0, rel=0.04), pytest.approx(9.0, rel=0.04))
+    assert sum(steps.values()) == pytest.approx(110)
 
 
 def test_slow_and_fast_machines_are_mixed_by_how_much_they_answered(tmp_path: Path) -> None:
@@ -160,12 +228,12 @@ def test_slow_and_fast_machines_are_mixed_by_how_much_they_answered(tmp_path: Pa
     slow = {"index": 1, "completed": 100, "p50_s": 10.0, "p90_s": 10.0, "p99_s": 10.0}
     path.write_text(json.dumps({"time": START, "replicas": [fast, slow]}) + "\n")
 
-    series = read_series(path, find_machine=lambda index, _: index)
+    series, _ = read_stats(path)
 
-    assert series is not None
-    assert series.overall is not None
-    assert series.overall.p50_s == pytest.approx(0.1, rel=0.1)
-    assert series.overall.p99_s == pytest.approx(10.0, rel=0.1)
+    [percentiles] = series.durations
+    assert percentiles is not None
+    assert percentiles.p50_s == pytest.approx(0.1, rel=0.1)
+    assert percentiles.p99_s == pytest.approx(10.0, rel=0.1)
 
 
 def test_many_lines_become_few_points_and_lose_nothing(tmp_path: Path) -> None:
@@ -178,9 +246,8 @@ def test_many_lines_become_few_points_and_lose_nothing(tmp_path: Path) -> None:
             ]
             file.write(json.dumps({"time": START + 5 * n, "replicas": told}) + "\n")
 
-    series = read_series(path, find_machine=lambda index, _: index, started_at=START)
+    series, noted = read_stats(path, started_at=START)
 
-    assert series is not None
     assert 100 <= len(series.edges) - 1 <= 240
     lengths = [later - earlier for earlier, later in zip(series.edges, series.edges[1:], strict=False)]
     done = [
@@ -189,7 +256,7 @@ def test_many_lines_become_few_points_and_lose_nothing(tmp_path: Path) -> None:
     ]
     assert done == pytest.approx([3000, 6000], rel=0.01)
     assert max(lengths) <= 2 * min(lengths[:-1]), "a page shows the beginning as finely as the end"
-    assert series.answers == 9000
+    assert sum(noted.values()) == pytest.approx(9000)
 
 
 def test_a_torn_line_of_stats_is_left_out_and_told(tmp_path: Path) -> None:

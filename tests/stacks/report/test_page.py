@@ -25,6 +25,7 @@ from stacks.run_folder import RunFolder
 from tests.stacks.report.report_runs import (
     add_event,
     add_machine,
+    count_durations,
     end_run,
     leave_unverified,
     make_lost_run,
@@ -208,6 +209,32 @@ def test_a_machine_that_died_and_its_successor_are_in_the_table(tmp_path: Path) 
     assert "3 machines, 1 of them lost." in text
     assert "died: its cloud does not know it any more" in text
     assert "1 (2nd)" in text
+
+
+def test_the_page_says_how_exact_the_times_are_and_which_answers_have_none(tmp_path: Path) -> None:
+    folder = make_lost_run(tmp_path)
+    assert "this run has no histogram of its own" in read_text(render(folder))
+
+    count_durations(folder, [0.11] * 60 + [0.5] * 30 + [4.0] * 6)
+    text = read_text(render(folder))
+    assert "Of 96 answers half came within 111 ms" in text
+    assert "the slowest within 4 s." in text
+    assert "Of 1 more answer the time is not known" in text
+
+    count_durations(folder, [0.11] * 99)
+    assert "2 answers were lost and made again" in read_text(render(folder))
+
+
+def test_without_stats_the_times_of_requests_are_still_there(tmp_path: Path) -> None:
+    folder = make_lost_run(tmp_path)
+    count_durations(folder, [0.5] * 97)
+    (folder.root / "stats.jsonl").unlink()
+
+    page = render(folder)
+
+    assert "Of 97 answers half came within" in read_text(page)
+    assert 'id="durations"' in page
+    assert 'id="percentiles"' not in page
 
 
 def test_an_unverified_release_cannot_be_missed(tmp_path: Path) -> None:
