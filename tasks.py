@@ -301,12 +301,19 @@ def receipt(_context: Context, run: str = "", json: bool = False) -> None:
         report_receipt(run, as_json=json)
 
 
-@task(help={"run": _RUN, "output": "write the page to this file", "show": "open it in a browser"})
-def report(_context: Context, run: str = "", output: str = "", show: bool = False) -> None:
+@task(
+    help={
+        "run": _RUN,
+        "output": "write the page to this file",
+        "show": "open it in a browser",
+        "json": "print what the page would show as JSON on stdout, and write no page",
+    }
+)
+def report(_context: Context, run: str = "", output: str = "", show: bool = False, json: bool = False) -> None:
     """Write a run's report: one HTML page that needs no network, to keep, send and print."""
     from stacks.report.report import write_report
 
-    write_report(run, output=output, show=show)
+    write_report(run, output=output, show=show, as_json=json)
 
 
 @task(help={"run": _RUN})

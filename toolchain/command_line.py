@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 import traceback
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -24,6 +23,7 @@ from invoke.program import Program
 from schemas.errors import LeaseholdError
 from toolchain.arguments import UsageError, describe_positionals, translate
 from toolchain.failure import ToolchainError
+from toolchain.version import find_version
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,9 +57,7 @@ def main(typed: list[str]) -> NoReturn:
 
 def run(typed: list[str]) -> None:
     """Run what was typed; raises whatever the task raises."""
-    program = InvProgram(
-        namespace=Collection.from_module(_load_tasks()), name="inv", binary="./inv", version=_read_version()
-    )
+    program = InvProgram(namespace=Collection.from_module(_load_tasks()), name="inv", binary="./inv")
     program.create_config()
     # Of a collection of its own: invoke takes the help texts out of a task when it makes a context of it.
     contexts = {each.name: each for each in Collection.from_module(_load_tasks()).to_contexts() if each.name}
@@ -71,6 +69,9 @@ def run(typed: list[str]) -> None:
 
 class InvProgram(Program):
     """invoke's program with our words, and with interrupts left to `main`."""
+
+    def print_version(self) -> None:
+        sys.stdout.write(f"Leasehold {find_version()}\n")
 
     def print_help(self) -> None:
         sys.stdout.write("Usage: ./inv TASK [what it works on] [flags]\n       ./inv TASK --help\n\n")
@@ -103,10 +104,6 @@ def _load_tasks() -> ModuleType:
     sys.modules["tasks"] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _read_version() -> str:
-    return metadata.version("leasehold")
 
 
 def _describe_crash(error: Exception) -> str:

@@ -17,10 +17,16 @@ class Latencies:
         self.count = 0
         self._buckets = array("Q", bytes(8 * _BUCKETS))
 
-    def add(self, duration_s: float) -> None:
-        self.count += 1
+    def add(self, duration_s: float) -> int:
+        """Count it; the step that it lies in, for another histogram that counts the same answer."""
         step = int(math.log2(max(duration_s, _SMALLEST_S) / _SMALLEST_S) * _STEPS_PER_DOUBLING)
-        self._buckets[min(step, _BUCKETS - 1)] += 1
+        step = min(step, _BUCKETS - 1)
+        self.add_step(step)
+        return step
+
+    def add_step(self, step: int) -> None:
+        self.count += 1
+        self._buckets[step] += 1
 
     def percentile(self, share: float) -> float:
         """The duration that this share (0 to 1) did not pass, rounded up to its step; 0 when nothing was added."""

@@ -150,8 +150,7 @@ class Replica:
         spent_s = now - flight.sent_at
         self.completed += 1
         self.output_tokens += tokens.output
-        self.latencies.add(spent_s)
-        self.recent.add(spent_s)
+        self.recent.add_step(self.latencies.add(spent_s))
         if tokens.output:
             self.token_times.add(spent_s / tokens.output)
         self._heard_at = now

@@ -18,6 +18,7 @@ from schemas.job import Candidate, Job
 from schemas.shown_path import show_path
 from schemas.status import Usage
 from schemas.template import Template
+from schemas.version import LeaseholdVersion
 from stacks.planning.basis import choose_basis
 from stacks.planning.estimate import Estimate, InputSummary, make_estimate
 from stacks.planning.experience import Measured
@@ -59,7 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     lifetime_s: how long the lease lasts. settle_s: how long an unclear create may stay invisible. resumes: the earlier run
     whose results were taken over, "" for none; then `input` counts only what is left. staged: the job's input in S3 as it
-    was when it was counted; the run reads the copy in its own folder. emulated: clouds that were emulators.
+    was when it was counted; the run reads the copy in its own folder. emulated: clouds that were emulators. leasehold: which one
+    has decided this, None in plans from before that was kept.
     """
 
     version: int = VERSION
@@ -80,6 +82,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     staged: InputObject | None = None
     policy: PolicyResult | None = None
     emulated: tuple[str, ...] = ()
+    leasehold: LeaseholdVersion | None = None
 
     @property
     def requests(self) -> int:
@@ -107,6 +110,7 @@ def make_plan(
     measured: Sequence[Measured] = (),
     left_out: Sequence[LeftOut] = (),
     emulated: Sequence[str] = (),
+    leasehold: LeaseholdVersion | None = None,
 ) -> Plan:
     """Rank the offers and freeze the decision; raises NoCapacity without offers and LimitError for what limits forbid.
 
@@ -138,6 +142,7 @@ def make_plan(
         estimate=estimate,
         left_out=(*left_out, *_list_too_dear(job, offers)),
         emulated=tuple(emulated),
+        leasehold=leasehold,
     )
 
 

@@ -29,6 +29,7 @@ from stacks.planning.staging import stage_job
 from stacks.planning.token_count import count_tokens, find_tokenizer
 from stacks.policy.gate import PolicyGate, list_policy_problems
 from stacks.run_folder import get_home
+from toolchain.version import find_version
 
 # How long a machine that a cloud accepted may stay invisible: the local cloud shows it at once.
 _SETTLE_S = {"local": 2.0}
@@ -93,6 +94,7 @@ def plan_work(
         settle_s=choose_settle_s((each.cloud for each in loaded.job.machines.candidates), os.environ),
         now=time.time(),
         line_limit=line_limit,
+        leasehold=find_version(),
     )
     return msgspec.structs.replace(plan, policy=gate.result)
 

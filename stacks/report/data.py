@@ -9,12 +9,13 @@ import msgspec
 
 from schemas.errors import LeaseholdError
 from schemas.status import Event
+from schemas.version import LeaseholdVersion
 from stacks.planning.plan import Plan, load_plan
 from stacks.releasing.release import is_proven
 from stacks.report.durations import Steps, Timing, make_timing
 from stacks.report.errors import ErrorReport, read_errors
 from stacks.report.estimate import Expectation, compare_estimate
-from stacks.report.facts import FactGroup, OfferLine, find_version, list_facts, list_offers, name_offers
+from stacks.report.facts import FactGroup, OfferLine, list_facts, list_offers, name_offers
 from stacks.report.machines import (
     MachineBar,
     MachineFinder,
@@ -32,17 +33,22 @@ from stacks.runs.receipt import load_receipt
 from stacks.runs.run_processes import is_lifecycle_alive
 from stacks.runs.run_status import read_progress, read_status
 from stacks.terminal.count_words import count_things
+from toolchain.version import find_version
 
 _Found = TypeVar("_Found")
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    """gaps: sentences that say what is not known and why. labels: what machines of the series are called, by their key."""
+    """What the page shows; times are seconds since 1970. gaps: sentences that say what is not known and why.
+
+    leasehold: what made this record; what made the run stands among the facts. labels: what machines of the series are
+    called, by their key.
+    """
 
     run: str
     job: str
     made_at: float
-    leasehold: str
+    leasehold: LeaseholdVersion
     outcome: Outcome
     bars: tuple[MachineBar, ...]
     troubles: tuple[Trouble, ...]

@@ -56,7 +56,7 @@ def make_timing(counted: Durations | None, noted: Steps, *, answered: int | None
         is_counted=counted is not None,
         answers=answers,
         untimed=answered - answers if counted and answered is not None else 0,
-        overall=overall,
+        overall=_cap(overall, counted.longest_s) if counted else overall,
         longest_s=counted.longest_s if counted else None,
         bars=_make_bars(steps),
     )
@@ -97,6 +97,12 @@ def find_percentiles(steps: Steps) -> Percentiles | None:
         while len(found) < 3 and seen >= (0.5, 0.9, 0.99)[len(found)] * total * (1 - 1e-9):
             found.append(_round(find_end_s(step)))
     return Percentiles(p50_s=found[0], p90_s=found[1], p99_s=found[2])
+
+
+def _cap(found: Percentiles, longest_s: float) -> Percentiles:
+    """A step's end may lie behind the slowest answer."""
+    capped = {name: min(value, longest_s) for name, value in msgspec.structs.asdict(found).items()}
+    return Percentiles(**capped) if longest_s > 0 else found
 
 
 def _make_bars(steps: Steps) -> tuple[DurationBar, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -164,20 +163,12 @@ def _list_sending(plan: Plan) -> list[Fact]:
 
 def _list_versions(folder: RunFolder, plan: Plan) -> list[Fact]:
     return [
-        Fact(name="Leasehold", value=f"{find_version()} (of this report)"),
+        Fact(name="Leasehold", value=str(plan.leasehold) if plan.leasehold else "not noted in this plan"),
         Fact(name="Job file", value=plan.job.source, exact=True),
         Fact(name="Template file", value=plan.template.source, exact=True),
         Fact(name="SHA-256 of plan.json", value=_hash_file(folder.plan), exact=True),
         Fact(name="Metadata", value=_join(plan.job.metadata)),
     ]
-
-
-def find_version() -> str:
-    """The installed version of Leasehold."""
-    try:
-        return importlib.metadata.version("leasehold")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _describe_money(limits: Limits) -> str:

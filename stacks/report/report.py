@@ -11,14 +11,19 @@ from schemas.files import replace_file
 from stacks.report.data import make_report
 from stacks.report.page import render_page
 from stacks.run_folder import RunFolder, find_run, get_home
-from stacks.terminal.console import print_text
+from stacks.terminal.console import print_data, print_text
 
 REPORT_FILE = "report.html"
 
 
-def write_report(run: str, *, output: str = "", show: bool = False) -> None:
-    """Write the page of a run in any state into its folder, or to output; its path on stdout."""
+def write_report(run: str, *, output: str = "", show: bool = False, as_json: bool = False) -> None:
+    """Write the page of a run in any state into its folder, or to output; its path on stdout. as_json: what it would show."""
+    if as_json and (output or show):
+        raise SpecError("--json writes no page", fix="Leave out --output and --show, or --json.")
     folder = find_run(run, get_home())
+    if as_json:
+        print_data(make_report(folder, now=time.time()))
+        return
     path = Path(output).absolute() if output else folder.root / REPORT_FILE
     if path.is_dir():
         path = path / REPORT_FILE

@@ -13,6 +13,7 @@ from providers.open_clouds import open_clouds
 from schemas.errors import LeaseholdError
 from schemas.files import replace_file
 from schemas.status import Progress, Usage
+from schemas.version import LeaseholdVersion
 from stacks.planning.experience import Measured, name_weights
 from stacks.planning.plan import Plan
 from stacks.planning.span import Span
@@ -72,7 +73,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     Requests and usage are those of the whole results, what was taken over from an earlier run included; the price of a
     million tokens counts only what this run's machines made. requests_not_run: those that were stopped before their turn.
     boot_s, work_s, idle_s: of all machines together. check: the estimate against what came, None for a run without machines.
-    measured: what the next plan of this deployment learns from; None where nothing was to be learned.
+    measured: what the next plan of this deployment learns from; None where nothing was to be learned. leasehold: as the plan.
     """
 
     version: int = VERSION
@@ -93,6 +94,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     released: bool
     check: EstimateCheck | None = None
     measured: Measured | None = None
+    leasehold: LeaseholdVersion | None = None
 
 
 def make_receipt(folder: RunFolder, plan: Plan, now: float) -> Receipt:
@@ -124,6 +126,7 @@ def make_receipt(folder: RunFolder, plan: Plan, now: float) -> Receipt:
         released=all(entry.gone_at is not None for entry in entries),
         check=_check_estimate(plan, entries, own, now) if entries else None,
         measured=_measure(plan, machines, progress, own) if progress else None,
+        leasehold=plan.leasehold,
     )
 
 

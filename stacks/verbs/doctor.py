@@ -27,6 +27,7 @@ from stacks.run_folder import get_home
 from stacks.terminal.console import make_table, print_data, print_table
 from stacks.terminal.count_words import count_things
 from toolchain.pulumi_cli import find_pulumi
+from toolchain.version import find_version
 
 Verdict = Literal["ok", "missing", "broken"]
 _STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -44,6 +45,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 def run_checks() -> list[Check]:
     """Every check; contacts the clouds whose keys are set."""
     return [
+        Check(name="leasehold", verdict="ok", detail=str(find_version())),
         Check(name="python", verdict="ok", detail=f"{platform.python_version()} at {sys.executable}"),
         _check_ssh(),
         _check_pulumi(),

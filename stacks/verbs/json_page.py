@@ -13,6 +13,7 @@ from providers.lease.reaper import Findings, Reaped
 from schemas import field_page
 from schemas.status import Event, Status
 from stacks.planning.plan import Plan
+from stacks.report.data import RunReport
 from stacks.run_folder import PROJECT
 from stacks.runs.receipt import Receipt
 from stacks.verbs.doctor import Check
@@ -29,6 +30,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "run JOB JOB...": (JobResult, "a list, one for each job, in their order"),
     "logs RUN, follow RUN": (Event, "a line for each event"),
     "receipt RUN": (Receipt, "receipt.json"),
+    "report RUN": (RunReport, "what the page would show"),
     "results RUN": (ResultFiles, "null for a kind of results that the run does not have"),
     "offers": (Offer, "a list, the cheapest first"),
     "doctor": (Check, "a list, one for each thing looked at"),

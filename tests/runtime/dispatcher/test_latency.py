@@ -25,6 +25,14 @@ def test_a_percentile_is_true_within_one_step(durations: list[float], share: flo
     assert below < share * len(durations) + 1e-9
 
 
+def test_the_same_answer_can_be_counted_in_two_without_finding_its_step_again() -> None:
+    first, second = Latencies(), Latencies()
+
+    second.add_step(first.add(0.3))
+
+    assert (second.count, second.percentile(0.5)) == (1, first.percentile(0.5))
+
+
 @pytest.mark.parametrize("duration", [-1.0, 0.0, 1e-9, 1e12])
 def test_absurd_durations_are_counted_at_the_ends(duration: float) -> None:
     latencies = Latencies()

@@ -20,6 +20,7 @@ from stacks.verbs.resuming import resume_run
 from stacks.verbs.running import show_plan
 from stacks.verbs.validation import report_problems
 from tests.stacks.run_files import make_h100, make_job, make_template
+from toolchain.version import find_version
 
 PODS = Candidate(cloud="runpod", gpu="H100")
 JOB = """\
@@ -146,6 +147,15 @@ def test_validate_warns_of_a_candidate_that_goes_and_refuses_when_none_is_left(
     (report,) = json.loads(capsys.readouterr().out)
     assert [each["code"] for each in report["problems"]] == ["policy.clouds"]
     assert report["warnings"] == []
+
+
+def test_a_plan_says_which_leasehold_drew_it_up(job: Path, write_policy: Any) -> None:
+    write_policy("clouds: [local]")
+
+    plan = draw_up_plan(job, run="r")
+
+    assert plan.leasehold is not None
+    assert plan.leasehold.version == find_version().version
 
 
 def test_a_plan_asks_no_cloud_that_the_policy_forbids_and_keeps_what_was_removed(

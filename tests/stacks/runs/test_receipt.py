@@ -13,6 +13,7 @@ from providers.lease.lease import mark_released, revoke_lease
 from providers.lease.proof import Proof
 from schemas.job import Candidate
 from schemas.status import Usage
+from schemas.version import LeaseholdVersion
 from stacks.planning.history import load_history
 from stacks.planning.plan import Plan, TakenOver
 from stacks.run_folder import RunFolder
@@ -56,6 +57,13 @@ def test_a_run_without_machines_costs_nothing_and_is_released(folder: RunFolder,
 
     assert (receipt.usd, receipt.machines, receipt.released) == (0, (), True)
     assert receipt.usd_per_million_tokens is None
+
+
+def test_a_receipt_says_which_leasehold_decided(folder: RunFolder, plan: Plan) -> None:
+    version = LeaseholdVersion(version="0.0.7", commit="c0ffee")
+
+    assert make_receipt(folder, plan, START).leasehold is None
+    assert make_receipt(folder, msgspec.structs.replace(plan, leasehold=version), START).leasehold == version
 
 
 def test_a_machines_time_is_boot_work_and_idle(folder: RunFolder, plan: Plan) -> None:
