@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
+from rich.console import Group
 from rich.text import Text
 
 from schemas.errors import PolicyError
 from stacks.policy.policy import PolicyResult, Removed
 from stacks.terminal.console import print_data
+from stacks.terminal.paragraph import Paragraph
 
 _MOST_NAMED = 3
 
 
-def render_policy(result: PolicyResult) -> Text:
+def render_policy(result: PolicyResult) -> Group:
     """The policy's lines for a terminal: what was removed in yellow, else that nothing was."""
     head, *removals = describe_policy(result)
-    text = Text(f"\n  policy: {head}\n")
-    for each in removals:
-        text.append(f"  policy: {each}\n", style="yellow")
-    text.right_crop(1)
-    return text
+    return Group(
+        Paragraph(head, label="policy: "),
+        *(Paragraph(Text(each, "yellow"), label=Text("policy: ", "yellow")) for each in removals),
+    )
 
 
 def describe_policy(result: PolicyResult) -> list[str]:

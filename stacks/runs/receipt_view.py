@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.text import Text
 from stacks.runs.receipt import Comparison, EstimateCheck, MachineReceipt, Receipt
 from stacks.terminal.console import Fitting, make_table
 from stacks.terminal.duration_words import format_duration
+from stacks.terminal.paragraph import Paragraph
 
 
 def render_receipt(receipt: Receipt) -> RenderableType:
@@ -19,10 +20,10 @@ def render_receipt(receipt: Receipt) -> RenderableType:
     if receipt.machines:
         parts.append(Fitting(_render_table(receipt), _render_lines(receipt)))
     if receipt.boot_s or receipt.work_s or receipt.idle_s:
-        parts.append(Text(f"\n  {_describe_time(receipt)}"))
+        parts += [Text(), Paragraph(_describe_time(receipt), label="time   ")]
     if receipt.check is not None:
         parts += [Text(), _render_check(receipt.check)]
-    return Group(*parts, Text(f"\n  total  {render_cost_line(receipt)}"))
+    return Group(*parts, Text(), Paragraph(render_cost_line(receipt), label="total  "))
 
 
 def render_cost_line(receipt: Receipt) -> str:
@@ -98,22 +99,26 @@ def _render_gone(line: MachineReceipt) -> Text:
 def _describe_time(receipt: Receipt) -> str:
     whole = receipt.boot_s + receipt.work_s + receipt.idle_s
     parts = ("boot", receipt.boot_s), ("work", receipt.work_s), ("idle", receipt.idle_s)
-    return "time   " + ", ".join(f"{name} {format_duration(each)} ({each / whole:.0%})" for name, each in parts)
+    return ", ".join(f"{name} {format_duration(each)} ({each / whole:.0%})" for name, each in parts)
 
 
-def _render_check(check: EstimateCheck) -> Table:
+def _render_check(check: EstimateCheck) -> Fitting:
     table = make_table("", "expected (low / likely / high)", "was", "off", right=("was", "off"))
     table.pad_edge = True
-    _add_check(table, "USD", check.usd, "{:.2f}".format)
-    _add_check(table, "time", check.hours, lambda hours: format_duration(hours * 3600))
+    narrow = []
+    for name, compared, form in _list_checks(check):
+        span = compared.expected
+        expected = " / ".join(form(each) for each in (span.low, span.likely, span.high))
+        error = "" if compared.error is None else f"{compared.error:+.0%}"
+        table.add_row(Text(f"  {name}", style="dim"), expected, form(compared.actual), error or "-")
+        words = f"expected {expected}, was {form(compared.actual)}"
+        narrow.append(Paragraph(f"{words}, {error}" if error else words, label=f"{name}: "))
+    return Fitting(table, Group(*narrow))
+
+
+def _list_checks(check: EstimateCheck) -> Iterator[tuple[str, Comparison, Callable[[float], str]]]:
+    yield "USD", check.usd, "{:.2f}".format
+    yield "time", check.hours, lambda hours: format_duration(hours * 3600)
     if check.prompt_tokens is not None and check.output_tokens is not None:
-        _add_check(table, "prompt tokens", check.prompt_tokens, "{:,.0f}".format)
-        _add_check(table, "answer tokens", check.output_tokens, "{:,.0f}".format)
-    return table
-
-
-def _add_check(table: Table, name: str, compared: Comparison, form: Callable[[float], str]) -> None:
-    span = compared.expected
-    expected = " / ".join(form(each) for each in (span.low, span.likely, span.high))
-    error = "-" if compared.error is None else f"{compared.error:+.0%}"
-    table.add_row(Text(f"  {name}", style="dim"), expected, form(compared.actual), error)
+        yield "prompt tokens", check.prompt_tokens, "{:,.0f}".format
+        yield "answer tokens", check.output_tokens, "{:,.0f}".format

@@ -45,6 +45,11 @@ def print_text(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
 
 
+def print_view(view: RenderableType) -> None:
+    """Print what has paragraphs among the words: nothing is cut, a long path goes over the edge."""
+    WORDS.print(view, soft_wrap=False, crop=False)
+
+
 def leave_room(rendered: RenderableType, console: Console) -> RenderableType:
     """For what is redrawn in place: a terminal echoes Ctrl-C as ^C behind it, and what that wraps stays as a stale line."""
     return Constrain(rendered, console.width - _ECHO_COLUMNS)
@@ -75,4 +80,4 @@ def print_table(table: RenderableType) -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=240)
-    console.print(table)
+    console.print(table, crop=False)

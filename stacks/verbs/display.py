@@ -6,17 +6,19 @@ import datetime
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from providers.open_clouds import CONSOLES
-from schemas.status import MachineStatus, Progress, Status
+from schemas.status import MachineStatus, Progress, RequestCounts, Status
 from stacks.runs.receipt import Receipt
 from stacks.runs.receipt_view import render_cost_line
 from stacks.terminal.console import Fitting, make_table
 from stacks.terminal.count_words import count_things
 from stacks.terminal.duration_words import format_duration
+from stacks.terminal.paragraph import Paragraph
 
 _STATE_STYLES = {
     "completed": "green",
@@ -38,26 +40,23 @@ def render_live(status: Status, progress: Progress | None, frame: int) -> Render
     """The view that `run` and `follow` redraw: state, requests, speed, money, machines."""
     spinner = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[frame % 10]
     head = Text.assemble(
-        (f"{spinner} ", "cyan"),
         (status.run, "bold"),
         "  ",
         (status.state, _STATE_STYLES.get(status.state, "")),
         "  ",
         (f"{status.usd_so_far:.2f} USD so far", "dim"),
     )
-    parts: list[RenderableType] = [head]
-    counts = status.request_counts
-    if counts.total:
-        parts.append(_render_requests(status, progress))
+    parts: list[RenderableType] = [Paragraph(head, label=Text(f"{spinner} ", "cyan"), margin=0, by_phrase=True)]
+    if status.request_counts.total:
+        parts.append(render_requests(progress.request_counts if progress else status.request_counts, progress))
     if status.machines:
         parts.append(_render_machines(status.machines, progress))
     return Group(*parts)
 
 
-def _render_requests(status: Status, progress: Progress | None) -> RenderableType:
-    counts = progress.request_counts if progress else status.request_counts
+def render_requests(counts: RequestCounts, progress: Progress | None) -> RenderableType:
+    """How far it is, as a bar and in words; in a narrow terminal the words stand below the bar."""
     done = counts.completed if progress and progress.stop_reason else counts.completed + counts.failed
-    grid = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=max(counts.total, 1), completed=done, width=24)
     words = Text(f"{done:,} of {counts.total:,}")
     # Of a batch that was stopped, `failed` counts the lines that never had their turn as well.
@@ -67,49 +66,60 @@ def _render_requests(status: Status, progress: Progress | None) -> RenderableTyp
         words.append(f"  {progress.requests_per_s:,.0f} requests/s  {progress.output_tokens_per_s:,.0f} tokens/s")
         if progress.eta_s is not None:
             words.append(f"  {format_duration(progress.eta_s)} left")
+    grid = Table.grid(padding=(0, 2))
     grid.add_row("  ", bar, words)
-    return grid
+    return Fitting(grid, Group(Padding(bar, (0, 0, 0, 4)), Paragraph(words, margin=4, by_phrase=True)))
 
 
 def _render_machines(machines: Sequence[MachineStatus], progress: Progress | None) -> RenderableType:
     in_flight = {each.index: each for each in progress.replicas} if progress else {}
     grid = Table.grid(padding=(0, 2))
+    narrow: list[RenderableType] = []
     for machine in list(machines)[-16:]:
         work = in_flight.get(machine.index)
         busy = f"{work.in_flight} in flight, {work.completed:,} done" if work and machine.state == "joined" else ""
-        grid.add_row(
-            "  ",
-            f"machine {machine.index}",
-            machine.cloud,
+        cells = (
+            Text(f"machine {machine.index}"),
+            Text(machine.cloud),
             Text(machine.state, style=_STAGE_STYLES[machine.state]),
-            f"{machine.usd_per_hour:.2f} USD/h",
+            Text(f"{machine.usd_per_hour:.2f} USD/h"),
             Text(busy, style="dim"),
         )
+        grid.add_row("  ", *cells)
+        narrow.append(Paragraph(Text("  ").join(cells), margin=4, by_phrase=True))
     if len(machines) > 16:
-        grid.add_row("  ", f"... and {len(machines) - 16} more", "", "", "", "")
-    return grid
+        rest = f"... and {len(machines) - 16} more"
+        grid.add_row("  ", rest, "", "", "", "")
+        narrow.append(Paragraph(rest, margin=4))
+    return Fitting(grid, Group(*narrow))
 
 
-def render_summary(status: Status, receipt: Receipt | None) -> Text:
+def render_summary(status: Status, receipt: Receipt | None) -> Group:
     """The last words about a run; an unproven release is the very last line, in red."""
     style = _STATE_STYLES.get(status.state, "")
-    text = Text.assemble((status.state, f"bold {style}"), f"  {status.message}\n")
+    first = Text.assemble((status.state, f"bold {style}"), f"  {status.message}")
+    lines: list[RenderableType] = [Paragraph(first, margin=0)]
     rest = "the rest" if receipt and receipt.requests_not_run else "failures"
     for label, path in (("answers", status.output_file), (rest, status.error_file)):
         if path:
-            text.append(f"  {label:<9} {path}\n")
+            lines.append(Text(f"  {label:<9} {path}", no_wrap=True, overflow="ignore"))
     if receipt and receipt.requests_not_run:
-        text.append(f"  requests  {_describe_requests(receipt)}\n")
+        lines.append(_render_line("requests", _describe_requests(receipt)))
     if receipt:
-        text.append(f"  cost      {render_cost_line(receipt)}\n")
+        lines.append(_render_line("cost", render_cost_line(receipt)))
     if status.started_at and status.ended_at:
-        text.append(f"  took      {format_duration(_parse_time(status.ended_at) - _parse_time(status.started_at))}\n")
+        took_s = _parse_time(status.ended_at) - _parse_time(status.started_at)
+        lines.append(_render_line("took", format_duration(took_s)))
     if status.released == "verified":
-        text.append("  released  verified: no machine of this run is left\n", style="green")
+        lines.append(_render_line("released", "verified: no machine of this run is left", style="green"))
     elif status.released == "unverified":
         words = f"{_describe_left(status)}. Run now: ./inv release {status.run}{_name_consoles(status)}"
-        text.append(f"\nRELEASE NOT VERIFIED: {words}\n", style="bold red")
-    return text
+        lines += [Text(), Paragraph(Text(f"RELEASE NOT VERIFIED: {words}", "bold red"), margin=0)]
+    return Group(*lines, Text())
+
+
+def _render_line(label: str, words: str, *, style: str = "") -> Paragraph:
+    return Paragraph(Text(words, style), label=Text(f"{label:<9} ", style))
 
 
 def _describe_requests(receipt: Receipt) -> str:

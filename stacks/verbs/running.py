@@ -24,7 +24,7 @@ from stacks.runs.result_places import find_places
 from stacks.runs.run_processes import end_lifecycle, is_lifecycle_alive
 from stacks.runs.run_status import is_over, read_status
 from stacks.stack import Stack
-from stacks.terminal.console import WORDS, ask, print_data, print_line, print_text
+from stacks.terminal.console import WORDS, ask, print_data, print_line, print_text, print_view
 from stacks.verbs.display import render_summary
 from stacks.verbs.follow import follow_events, follow_run, request_cancel
 from stacks.verbs.job_flags import JobFlags
@@ -83,7 +83,7 @@ def start_planned(
     plan: Plan, *, confirm: bool, detach: bool, foreground: bool, keep: bool, as_json: bool, prepared: Path | None
 ) -> int:
     """Show a plan, ask where money is spent, start, follow; `prepared` becomes the run's folder."""
-    WORDS.print(render_plan(plan), soft_wrap=False)
+    print_view(render_plan(plan))
     if confirm and plan.job.costs_money:
         _ask_consent(plan)
     folder = launch_run(plan, os.environ, keep=keep, detached=not foreground, prepared=prepared)
@@ -105,7 +105,7 @@ def show_plan(job_file: Path, *, line_limit: int, as_json: bool) -> None:
     if as_json:
         print_data(plan)
     else:
-        WORDS.print(render_plan(plan), soft_wrap=False)
+        print_view(render_plan(plan))
 
 
 def follow_existing(run: str, *, as_json: bool = False) -> int:
@@ -203,7 +203,7 @@ def _follow_to_end(folder: RunFolder, *, as_json: bool, cancel_on_interrupt: boo
 
 
 def _print_summary(folder: RunFolder, status: Status) -> None:
-    WORDS.print(render_summary(_place_results(folder, status), load_receipt(folder)))
+    print_view(render_summary(_place_results(folder, status), load_receipt(folder)))
 
 
 def _place_results(folder: RunFolder, status: Status) -> Status:

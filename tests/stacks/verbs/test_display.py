@@ -14,6 +14,7 @@ from schemas.job import Candidate, Limits
 from schemas.status import MachineStatus, ReplicaProgress, RequestCounts, Status, Usage
 from stacks.planning.plan_view import render_plan
 from stacks.planning.span import Span
+from stacks.policy.policy import PolicyResult
 from stacks.runs.receipt import Comparison, EstimateCheck, MachineReceipt, Receipt
 from stacks.runs.receipt_view import render_receipt
 from stacks.terminal.duration_words import format_duration
@@ -296,6 +297,61 @@ def test_brackets_in_a_clouds_words_are_shown_as_they_are() -> None:
     assert "[bold]" in make_text(render_plan(plan))
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_paths_and_commands_stay_on_one_line_in_a_narrow_terminal(width: int) -> None:
+    folder = "/home/someone/projects/quarterly classification/runs/tickets-20260921-141320-ab12cd"
+    status = make_status(
+        state="failed",
+        released="unverified",
+        message="39,988 of 40,000 requests answered; the rest was stopped before its turn",
+        output_file=f"{folder}/output.jsonl",
+        error_file=f"{folder}/error.jsonl",
+        machines=(make_machine(0, "unconfirmed", id="i-0123456789abcdef0123456789"),),
+    )
+    template = "/home/someone/projects/quarterly-classification/templates/qwen3-32b-speculative.yaml"
+    plan = plan_for(make_job(template=template), make_h100(), run="tickets-2")
+    policy = PolicyResult(file="/home/someone/projects/quarterly-classification/the/policy.yaml", rules=("clouds",))
+
+    summary = show_whole(render_summary(status, make_receipt()), width)
+    drawn = show_whole(render_plan(msgspec.structs.replace(plan, policy=policy)), width)
+
+    whole = [status.output_file, status.error_file, "./inv release tickets-1", template, policy.file]
+    assert [each for each in whole if each not in f"{summary}\n{drawn}"] == []
+    assert [
+        line
+        for line in f"{summary}\n{drawn}".splitlines()
+        if len(line) > width and not any(path in line for path in whole)
+    ] == []
+    for words, source in ((summary, status.message), (drawn, plan.estimate.assumptions[2].split(": ")[1])):
+        assert source in " ".join(words.split()), "no word is broken"
+
+
+@pytest.mark.parametrize("width", [56, 76])
+def test_the_live_view_breaks_no_phrase_and_cuts_no_word(width: int) -> None:
+    machines = (make_machine(0), make_machine(1, "unconfirmed"))
+    replica = ReplicaProgress(index=0, state="ready", in_flight=512, completed=40_000)
+    progress = make_progress(
+        total=120_000, completed=40_000, failed=12, requests_per_s=312.0, output_tokens_per_s=41_234.0, eta_s=5000.0,
+        replicas=(replica,),
+    )  # fmt: skip
+    status = make_status(machines=machines, request_counts=progress.request_counts, usd_so_far=12.3)
+
+    lines = make_text(render_live(status, progress, 3), width=width).splitlines()
+
+    assert max(len(line) for line in lines) <= width
+    for phrase in ("12.30 USD so far", "40,012 of 120,000", "12 failed", "312 requests/s", "41,234 tokens/s",
+                   "83 min left", "2.50 USD/h", "512 in flight, 40,000 done", "unconfirmed"):  # fmt: skip
+        assert any(phrase in line for line in lines), phrase
+
+
+def show_whole(rendered: RenderableType, width: int) -> str:
+    """As print_view prints it."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, markup=False)
+    console.print(rendered, crop=False)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
 def test_no_color_leaves_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     status = make_status(state="failed", released="unverified", request_counts=RequestCounts(total=1))
@@ -305,7 +361,7 @@ def test_no_color_leaves_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     receipt = make_receipt(check=make_check())
 
-    assert "failed" in render_summary(status, None).plain
+    assert "failed" in make_text(render_summary(status, None))
     for rendered in (render_summary(status, None), render_runs([status]), render_plan(plan), render_receipt(receipt)):
         file = io.StringIO()
         Console(file=file, force_terminal=True, width=WIDTH).print(rendered)
