@@ -6,13 +6,16 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
+from rich.console import Group
+
 from providers.clock import SystemClock
 from providers.cloud import Cloud, TimedCloud
 from providers.lease.reaper import GRACE_S, find_expired, reap
 from providers.open_clouds import choose_waits, open_clouds
 from providers.registry import CLOUDS
 from schemas.errors import CredentialError, ReleaseError, SpecError
-from stacks.terminal.console import WORDS, make_table, print_data, print_table
+from stacks.terminal.console import WORDS, Fitting, make_table, print_data, print_table
+from stacks.terminal.paragraph import Paragraph
 
 
 def report_leftovers(*, act: bool, cloud: str, as_json: bool) -> int:
@@ -67,11 +70,15 @@ def _print_findings(expired: object, act: bool, *, looked_at: Sequence[str]) -> 
     if not leftovers:
         WORDS.print(f"nothing is past its lease (looked at: {', '.join(looked_at) or 'no cloud'})", style="green")
         return
+    narrow = []
     table = make_table("cloud", "kind", "id", "name", "expired", "USD/h")
     for each in leftovers:
         expired_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.expires_at))
         price = f"{each.price_usd_per_hour:.2f}" if each.kind == "machine" else ""
         table.add_row(each.cloud, each.kind, each.id, each.name, expired_at, price)
-    print_table(table)
+        cost = f", {price} USD/h" if price else ""
+        words = f"{each.cloud} {each.kind} {each.id} {each.name}, expired {expired_at}{cost}"
+        narrow.append(Paragraph(words, margin=0))
+    print_table(Fitting(table, Group(*narrow)))
     if not act:
         WORDS.print("Nothing was touched; ./inv reap --yes ends these.")

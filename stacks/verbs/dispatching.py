@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from schemas.files import replace_file
 from schemas.status import Progress
 from stacks.runs.outcome import judge_progress
 from stacks.terminal.console import WORDS
+from stacks.verbs.dispatch_watch import run_watched
 
 
 def dispatch_to_servers(
@@ -64,7 +64,8 @@ def dispatch_to_servers(
         f"{report.lines:,} requests to {', '.join(base_urls)}; its log goes to stderr, Ctrl-C stops it", style="dim"
     )
     try:
-        code = subprocess.call([sys.executable, "-m", "runtime.dispatcher", str(path.absolute())])
+        command = [sys.executable, "-m", "runtime.dispatcher", str(path.absolute())]
+        code = run_watched(command, output, WORDS)
     except KeyboardInterrupt:
         fix = "The same command goes on where it stopped."
         raise Interrupted("stopped; what is answered is kept", where=str(output), fix=fix) from None

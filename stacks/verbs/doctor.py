@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from rich.console import Group
 from rich.text import Text
 
 from providers.access import AccessReport, check_access
@@ -24,8 +25,9 @@ from stacks.notifications.late_delivery import find_overdue
 from stacks.notifications.target_check import check_targets
 from stacks.policy.gate import load_policy_in_force
 from stacks.run_folder import get_home
-from stacks.terminal.console import make_table, print_data, print_table
+from stacks.terminal.console import print_data, print_table
 from stacks.terminal.count_words import count_things
+from stacks.terminal.paragraph import Paragraph
 from toolchain.pulumi_cli import find_pulumi
 from toolchain.version import find_version
 
@@ -64,12 +66,13 @@ def report_checks(*, as_json: bool) -> int:
     if as_json:
         print_data(checks)
     else:
-        table = make_table("", "", "")
-        table.show_header = False
-        for check in checks:
-            table.add_row(check.name, Text(check.verdict, style=_STYLES[check.verdict]), check.detail)
-        print_table(table)
+        print_table(Group(*map(_render_check, checks)))
     return 1 if any(check.needed and check.verdict != "ok" for check in checks) else 0
+
+
+def _render_check(check: Check) -> Paragraph:
+    label = Text.assemble(f"{check.name:<11}", (f"{check.verdict:<9}", _STYLES[check.verdict]))
+    return Paragraph(check.detail, label=label, margin=0)
 
 
 def _check_ssh() -> Check:
