@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 
 import msgspec
 
 from schemas.durations import STEPS_PER_DOUBLING, Durations, find_end_s, find_step
 
-_BAR_STEPS = STEPS_PER_DOUBLING // 4
+# The first steps of a doubling's four bars: within one step equally wide on a scale of powers, as they are drawn.
+_BARS = (0, 6, 13, 22)
 
 Steps = dict[int, float]
 """Answers by the steps of schemas.durations."""
@@ -109,16 +111,18 @@ def _make_bars(steps: Steps) -> tuple[DurationBar, ...]:
     """Four bars a doubling, without gaps from the fastest to the slowest."""
     counts: Steps = {}
     for step, count in steps.items():
-        place = step // _BAR_STEPS
-        counts[place] = counts.get(place, 0.0) + count
+        doubling, rest = divmod(step, STEPS_PER_DOUBLING)
+        bar = doubling * len(_BARS) + bisect.bisect_right(_BARS, rest) - 1
+        counts[bar] = counts.get(bar, 0.0) + count
     return tuple(
-        DurationBar(
-            low_s=_round(find_end_s(place * _BAR_STEPS - 1)),
-            high_s=_round(find_end_s(place * _BAR_STEPS + _BAR_STEPS - 1)),
-            count=round(counts.get(place, 0.0), 1),
-        )
-        for place in range(min(counts), max(counts) + 1)
+        DurationBar(low_s=_find_begin(bar), high_s=_find_begin(bar + 1), count=round(counts.get(bar, 0.0), 1))
+        for bar in range(min(counts), max(counts) + 1)
     )
+
+
+def _find_begin(bar: int) -> float:
+    doubling, place = divmod(bar, len(_BARS))
+    return _round(find_end_s(doubling * STEPS_PER_DOUBLING + _BARS[place] - 1))
 
 
 def _find_noted(duration_s: float) -> int:

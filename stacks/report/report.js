@@ -40,9 +40,15 @@
     return String(Number(Number(value).toPrecision(3)));
   }
 
-  function short(value) {
-    if (value >= 1e6) return value / 1e6 + " M";
-    return value >= 10000 ? value / 1000 + " k" : value.toLocaleString("en-US");
+  // One unit for all of an axis, by its largest value.
+  function shortUpTo(largest) {
+    var unit = largest >= 1e7 ? 1e6 : largest >= 1e4 ? 1e3 : 1;
+    var name = { 1: "", 1000: " k", 1000000: " M" }[unit];
+    return function (value) { return value ? (value / unit).toLocaleString("en-US") + name : "0"; };
+  }
+
+  function most(values) {
+    return values.reduce(function (found, each) { return Math.max(found, each || 0); }, 0);
   }
 
   // Steps that read well on a clock, about one for each 90 pixels.
@@ -163,7 +169,8 @@
         return { label: "machine " + each.label, values: each[key] };
       });
       return frame(colours, {
-        tooltip: axisTooltip(colours, figure), xAxis: timeAxis(colours, width), yAxis: valueAxis(colours, short),
+        tooltip: axisTooltip(colours, figure), xAxis: timeAxis(colours, width),
+        yAxis: valueAxis(colours, shortUpTo(most(sum(machines, key)))),
         legend: many || shown.length < 2 ? { show: false } : {
           top: 0, right: 14, icon: "rect", itemWidth: 12, itemHeight: 12, itemGap: 14, type: "scroll",
           textStyle: { color: colours.soft, fontSize: 12 }, pageTextStyle: { color: colours.soft },
@@ -213,13 +220,14 @@
         tooltip: tooltip(colours, {
           trigger: "item", formatter: function (found) { return echarts.format.encodeHTML(found.seriesName); }
         }),
-        xAxis: timeAxis(colours, width), yAxis: valueAxis(colours, short), series: series
+        xAxis: timeAxis(colours, width), series: series,
+        yAxis: valueAxis(colours, shortUpTo(most(data.machines.map(function (each) { return most(each[key]); }))))
       });
     };
   }
 
   function drawPercentiles(colours, width) {
-    var kinds = [["p99", "99 %", colours.idle, 1.5], ["p90", "90 %", colours.boot, 2], ["p50", "50 %", colours.accent, 2.5]];
+    var kinds = [["p99", "99 %", colours.soft, 1.25], ["p90", "90 %", shade(colours, 1, 3), 1.75], ["p50", "50 %", colours.accent, 2.5]];
     return frame(colours, {
       tooltip: axisTooltip(colours, function (value) { return value === null ? "–" : duration(value); }),
       legend: { top: 0, left: 58, icon: "rect", itemWidth: 12, itemHeight: 3, itemGap: 14, textStyle: { color: colours.soft, fontSize: 12 } },
@@ -234,32 +242,68 @@
     });
   }
 
-  function drawDurations(colours) {
+  // Bars are equally wide, as their spans are on a scale of powers; counted in bars from the left.
+  function barPlace(seconds) {
     var bars = data.bars;
-    var marks = [["50 %", data.overall.p50], ["90 %", data.overall.p90], ["99 %", data.overall.p99]].map(function (each) {
-      var place = bars.findIndex(function (bar) { return bar[1] >= each[1] * 0.999; });
-      return { name: each[0], xAxis: place < 0 ? bars.length - 1 : place, label: { formatter: each[0] } };
+    var i = bars.findIndex(function (bar) { return seconds <= bar[1]; });
+    if (i < 0) return bars.length;
+    return i + Math.max(0, Math.log(seconds / bars[i][0]) / Math.log(bars[i][1] / bars[i][0]));
+  }
+
+  // Times that read well, evenly far apart: the finest of three scales for which there is room; of a narrow span both ends.
+  function durationTicks(width) {
+    var low = data.bars[0][0], high = data.bars[data.bars.length - 1][1];
+    var least = (50 * data.bars.length) / Math.max(1, width - 80);
+    var scales = [[1, 2, 5], [1, 3], [1]].map(function (scale) {
+      var ticks = [];
+      [1e-4, 1e-3, 0.01, 0.1, 1, 10, 60, 600, 6000, 60000].forEach(function (unit) {
+        scale.forEach(function (factor) { if (unit !== 10 || factor < 5) ticks.push(unit * factor); });
+      });
+      return ticks.filter(function (each) { return each >= low && each <= high; });
     });
+    var ticks = scales.find(function (found) {
+      return found.every(function (each, i) { return !i || barPlace(each) - barPlace(found[i - 1]) >= least; });
+    }) || scales[2];
+    return ticks.length > 1 ? ticks : [low, high];
+  }
+
+  function drawDurations(colours, width) {
+    var bars = data.bars;
+    var ticks = durationTicks(width);
+    var places = ticks.map(barPlace);
+    var marks = [["50 %", data.overall.p50, "right"], ["90 %", data.overall.p90, "center"], ["99 %", data.overall.p99, "left"]];
     return frame(colours, {
       tooltip: tooltip(colours, {
-        trigger: "axis", axisPointer: { type: "shadow", shadowStyle: { color: colours.line, opacity: 0.5 } },
+        trigger: "axis", axisPointer: { type: "line", lineStyle: { opacity: 0 } },
         formatter: function (found) {
           var bar = bars[found[0].dataIndex];
-          return line(duration(bar[0]) + " to " + duration(bar[1]), "about " + figure(bar[2]));
+          return line(duration(bar[0]) + " to " + duration(bar[1]), (data.is_counted ? "" : "about ") + figure(bar[2]));
         }
       }),
-      grid: { left: 58, right: 14, top: 34, bottom: 24 },
+      grid: { left: 58, right: 22, top: 34, bottom: 24 },
       xAxis: {
-        type: "category", data: bars.map(function (bar) { return duration(bar[1]); }),
-        axisLabel: { color: colours.soft, fontSize: 11, hideOverlap: true }, axisTick: { show: false },
-        axisLine: { lineStyle: { color: colours.line } }
+        type: "value", min: 0, max: bars.length, containShape: false, splitLine: { show: false },
+        axisLabel: {
+          color: colours.soft, fontSize: 11, hideOverlap: true, customValues: places,
+          formatter: function (place) {
+            return duration(ticks[places.findIndex(function (each) { return Math.abs(each - place) < 1e-6; })]);
+          }
+        },
+        axisTick: { show: true, customValues: places, lineStyle: { color: colours.soft } },
+        axisLine: { show: true, lineStyle: { color: colours.line } }
       },
-      yAxis: valueAxis(colours, short),
+      yAxis: valueAxis(colours, shortUpTo(most(bars.map(function (bar) { return bar[2]; })))),
       series: [{
-        type: "bar", barCategoryGap: "8%", itemStyle: { color: colours.accent }, data: bars.map(function (bar) { return bar[2]; }),
+        type: "bar", barWidth: "92%", itemStyle: { color: colours.accent },
+        data: bars.map(function (bar, i) { return [i + 0.5, bar[2]]; }),
         markLine: {
-          symbol: "none", silent: true, data: marks, lineStyle: { color: colours.soft, type: "dashed", width: 1 },
-          label: { color: colours.soft, fontSize: 11, distance: 4 }
+          symbol: "none", silent: true, lineStyle: { color: colours.soft, type: "dashed", width: 1 },
+          data: marks.map(function (each) {
+            return {
+              name: each[0], xAxis: barPlace(each[1]),
+              label: { formatter: each[0], align: each[2], color: colours.soft, fontSize: 11, distance: 4 }
+            };
+          })
         }
       }]
     });

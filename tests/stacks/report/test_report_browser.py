@@ -10,7 +10,7 @@ import pytest
 from stacks.report.report import save_report
 from stacks.run_folder import RunFolder
 from tests.stacks.report.browser import Page, find_chromium, open_browser
-from tests.stacks.report.report_runs import make_lost_run, make_run, write_stats
+from tests.stacks.report.report_runs import count_durations, make_lost_run, make_run, write_stats
 from tests.stacks.report.test_page import make_evil_run
 from tests.stacks.run_files import START, make_progress, write_progress
 
@@ -45,6 +45,25 @@ async def test_charts_are_drawn_without_a_word_on_the_console_and_without_a_netw
 
     assert page.said == []
     assert page.asked == [path.as_uri(), path.as_uri()]
+
+
+async def test_times_of_requests_stand_at_figures_that_read_well(page: Page, tmp_path: Path) -> None:
+    folder = make_lost_run(tmp_path)
+    for durations, labels in (
+        ([0.004] + [0.03 * 1.05**n for n in range(90)], ["10 ms", "30 ms", "100 ms", "300 ms", "1 s"]),
+        ([0.11 + n / 100 for n in range(60)], ["200 ms", "500 ms"]),
+        ([2.0, 30.0, 400.0, 5000.0], ["10 s", "60 s", "10 min"]),
+        ([0.25] * 5, ["243 ms", "288 ms"]),
+    ):
+        count_durations(folder, durations)
+        await page.open(write(folder, tmp_path))
+
+        texts = await page.evaluate(
+            "[...document.querySelectorAll('#durations svg text')].map(each => each.textContent)"
+        )
+        assert [each for each in texts if each.endswith((" ms", " s", " min"))] == labels
+        assert [each for each in texts if each.endswith(" %")] == ["50 %", "90 %", "99 %"]
+    assert page.said == []
 
 
 async def test_a_phone_shows_it_without_scrolling_sideways(page: Page, tmp_path: Path) -> None:
