@@ -174,7 +174,8 @@
         legend: many || shown.length < 2 ? { show: false } : {
           top: 0, right: 14, icon: "rect", itemWidth: 12, itemHeight: 12, itemGap: 14, type: "scroll",
           textStyle: { color: colours.soft, fontSize: 12 }, pageTextStyle: { color: colours.soft },
-          pageIconColor: colours.accent, left: 58
+          pageIconColor: colours.accent, left: 58,
+          formatter: function (name) { return width < 500 ? name.replace(/^machine /, "") : name; }
         },
         grid: { left: 58, right: 14, top: many || shown.length < 2 ? 14 : 34, bottom: 24 },
         series: shown.map(function (each, i) {
