@@ -15,4 +15,5 @@ def render_exports(environ: Mapping[str, str]) -> str:
     prepare_home(home)
     wanted = make_stack_environment(home, environ)
     changed = {name: value for name, value in wanted.items() if environ.get(name) != value}
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(changed.items()))
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(changed.items()))
+    return exports + "".join(f"unset {name}\n" for name in sorted(environ.keys() - wanted.keys()))

@@ -32,6 +32,7 @@ PID_FILE = "pulumi.pid"
 # The process writes down its own id before it becomes pulumi: no kill of ours can leave one that nobody knows.
 _NOTE_AND_START = 'echo $$ > "$0.new" && mv "$0.new" "$0" && exec pulumi "$@"'
 LIFECYCLE_MARK = "LEASEHOLD_LIFECYCLE"
+_UNSET_WHEN_EMPTY = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
 # How the command plugin begins the error of a command: its exit status, then the whole script, quoted.
 _FAILED_COMMAND = re.compile(r"(?:error: )?(?:Process exited with|exit) status (?P<status>\d+): running \"[^\n]*\":\n")
 
@@ -77,7 +78,9 @@ def make_stack_environment(home: Path, base: Mapping[str, str]) -> dict[str, str
     pulumi = find_pulumi()
     if pulumi is None:
         raise LeaseholdError("Pulumi is not there any more", fix="Run ./inv doctor, which brings it back.")
-    environment = {**base, **pulumi_environment(pulumi), "LEASEHOLD_HOME": str(home)}
+    # In a workflow a secret or a variable that is not set comes as an empty one.
+    given = {name: value for name, value in base.items() if value or name not in _UNSET_WHEN_EMPTY}
+    environment = {**given, **pulumi_environment(pulumi), "LEASEHOLD_HOME": str(home)}
     if "PULUMI_BACKEND_URL" not in environment and not _is_logged_in(environment):
         environment["PULUMI_BACKEND_URL"] = f"file://{home / 'state'}"
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys():
@@ -86,6 +89,18 @@ def make_stack_environment(home: Path, base: Mapping[str, str]) -> dict[str, str
     # The engine's event log, from which failures are read, is an option of the debugging kind.
     environment["PULUMI_DEBUG_COMMANDS"] = "true"
     return environment
+
+
+def warn_of_own_passphrase(environ: Mapping[str, str]) -> str:
+    """What to tell of a state that others can reach and not read, since only this computer has its passphrase; or ""."""
+    backend = environ.get("PULUMI_BACKEND_URL", "")
+    is_shared = "://" in backend and not backend.startswith(("file://", "http://", "https://"))
+    if not is_shared or environ.get("PULUMI_CONFIG_PASSPHRASE") or environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"):
+        return ""
+    return (
+        f"only this computer can read the state in {backend.partition('?')[0]}, by a passphrase of its own; for others to "
+        "release its runs, set PULUMI_CONFIG_PASSPHRASE, the same everywhere"
+    )
 
 
 def _is_logged_in(environment: Mapping[str, str]) -> bool:

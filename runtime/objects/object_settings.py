@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import configparser
-import socket
+import contextlib
+import http.client
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -129,13 +130,18 @@ def _load_profile(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _has_platform_keys(environ: Mapping[str, str]) -> bool:
-    """A task's or a machine's role. Asked for here, since the library would try for minutes where there is no such service."""
+    """A task's or a machine's role. Asked for here, since the library would try for minutes where there is no such service.
+
+    Other clouds have a service at the same address, GitHub's own runners among them; only Amazon's gives this token.
+    """
     if any(environ.get(name) for name in _PLATFORM_KEYS):
         return True
     if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return False
-    try:
-        socket.create_connection(_METADATA, timeout=_METADATA_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
+    connection = http.client.HTTPConnection(*_METADATA, timeout=_METADATA_TIMEOUT_S)
+    with contextlib.closing(connection):
+        try:
+            connection.request("PUT", "/latest/api/token", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False

@@ -16,7 +16,7 @@ from stacks.lifecycle.budget import BudgetCare
 from stacks.lifecycle.machine_care import give_back_machines
 from stacks.planning.plan import Plan, load_plan
 from stacks.run_folder import RunFolder
-from stacks.runs.collecting import collect_results
+from stacks.runs.collecting import collect_records, collect_results
 from stacks.runs.ledger import read_joined, read_ledger
 from stacks.runs.outcome import Outcome, judge_progress
 from stacks.runs.receipt import make_receipt, save_receipt
@@ -73,8 +73,10 @@ def wait_for_stragglers(folder: RunFolder, plan: Plan) -> None:
 def keep_results(folder: RunFolder, plan: Plan) -> None:
     """What a life cycle leaves at its end: the results where the job wants them, and the receipt. No machine waits for it."""
     try:
-        collect_results(folder, plan.job)
+        # First: results that cannot be brought to S3 end this here.
         save_receipt(folder, make_receipt(folder, plan, time.time()))
+        collect_results(folder, plan.job)
+        collect_records(folder, plan.job)
     except OSError as error:
         sys.stderr.write(f"the results are in {folder.root}; they could not be copied: {error}\n")
 

@@ -18,8 +18,11 @@ _MOST_CHOICES = 10
 _MOST_PROBLEMS = 20
 
 
-def render_plan_markdown(name: str, plan: Plan) -> str:
-    """Requests, price range, offers, limits and the policy's result; name: the job's file as people know it."""
+def render_plan_markdown(name: str, plan: Plan, notices: Sequence[str] = ()) -> str:
+    """Requests, price range, offers, limits and the policy's result; name: the job's file as people know it.
+
+    notices: what was left out or not looked at, since a key for it was missing or somebody did not answer.
+    """
     job, estimate = plan.job, plan.estimate
     parts = [
         _render_head(name, "ready"),
@@ -40,6 +43,8 @@ def render_plan_markdown(name: str, plan: Plan) -> str:
         _render_choices(plan),
         _describe_limits(job.limits.max_usd, plan.lifetime_s),
     ]
+    if notices:
+        parts.append(_render_list("Not looked at", [_quote(line) for line in notices]))
     if plan.policy:
         parts.append(_render_list("Policy", [_quote(line) for line in describe_policy(plan.policy)]))
     parts.append(_fold("What the estimate stands on", [*estimate.warnings, *estimate.assumptions]))
@@ -49,7 +54,7 @@ def render_plan_markdown(name: str, plan: Plan) -> str:
 def render_offline_markdown(
     name: str, loaded: LoadedJob, summary: InputSummary | None, reason: str, policy: Sequence[Problem]
 ) -> str:
-    """What is known of a plan without asking a cloud; summary None: nor was the input read, which is in S3.
+    """What is known of a plan without asking a cloud; summary None: nor could the input be read, which is in S3.
 
     policy: what it removes as far as that can be told.
     """
@@ -104,7 +109,7 @@ def _describe_requests(requests: int | None, template: str, endpoint: str, repli
     counted = (
         f"**{requests:,}** requests"
         if requests is not None
-        else "Requests that were not counted, since the input is in S3,"
+        else "Requests that were not counted, since the input is in S3 and there is no key here that can read it,"
     )
     return f"{counted} to {_quote(endpoint)} with {_quote(template)} on {machines}."
 

@@ -38,20 +38,32 @@ _PORTS = range(20000, 30000)
 Notice = Callable[[str], None]
 
 
-def draw_up_plan(job_file: Path, *, run: str, line_limit: int = 0, on_notice: Notice = lambda _: None) -> Plan:
+def draw_up_plan(
+    job_file: Path, *, run: str, line_limit: int = 0, on_notice: Notice = lambda _: None, will_write: bool = True
+) -> Plan:
     """Everything before money: job, template, input and offers; raises SpecError with all problems of job or input.
 
-    on_notice hears one sentence about every candidate that is left out because its cloud did not answer.
+    on_notice hears one sentence about every candidate that is left out because its cloud did not answer. will_write: also
+    raise CredentialError where the results could not be written; else that is a notice, and the plan goes without.
     """
     loaded = load_job(job_file)
     refuse_bad_output(loaded.job)
     refuse_by_policy(loaded)
-    refuse_taken_prefix(loaded.job)
+    _look_at_prefix(loaded.job, on_notice, will_write=will_write)
     staged = stage_job(loaded)
     report = staged.name_source(check_job_input(staged.loaded, line_limit))
     report.raise_if_bad()
     plan = plan_work(staged.loaded, summarize(report), run=run, line_limit=line_limit, on_notice=on_notice)
     return staged.put_back(plan)
+
+
+def _look_at_prefix(job: Job, on_notice: Notice, *, will_write: bool) -> None:
+    try:
+        refuse_taken_prefix(job)
+    except CredentialError as error:
+        if will_write:
+            raise
+        on_notice(f"whether a run still writes to {job.output} was not seen: {error.what}")
 
 
 def refuse_bad_output(job: Job) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.objects.object_settings import is_object_address
 from schemas.errors import CredentialError, LeaseholdError
-from schemas.job import load_job
+from schemas.job import LoadedJob, load_job
+from stacks.planning.estimate import InputSummary
 from stacks.planning.plan_markdown import render_offline_markdown, render_plan_markdown, render_refusal_markdown
 from stacks.planning.planning import check_job_input, check_job_policy, summarize
+from stacks.planning.staging import stage_job
 from stacks.terminal.console import print_text
 from stacks.verbs.start import prepare_run
 
@@ -24,12 +25,20 @@ def print_plan_markdown(job_file: Path, *, line_limit: int) -> None:
 
 
 def _render(job_file: Path, name: str, line_limit: int) -> str:
+    notices: list[str] = []
     try:
-        return render_plan_markdown(name, prepare_run(job_file, line_limit=line_limit))
+        plan = prepare_run(job_file, line_limit=line_limit, will_write=False, on_notice=notices.append)
+        return render_plan_markdown(name, plan, notices)
     except CredentialError as error:
-        # A pull request of a fork has no keys; job and policy were in order before a cloud was asked, and an input here too.
+        # A pull request of a fork has no keys; job and policy were in order before anybody was asked.
         loaded = load_job(job_file)
-        is_far = is_object_address(loaded.job.input)
-        summary = None if is_far else summarize(check_job_input(loaded, line_limit))
         _, removed = check_job_policy(loaded)
-        return render_offline_markdown(name, loaded, summary, error.what, removed)
+        return render_offline_markdown(name, loaded, _count(loaded, line_limit), error.what, removed)
+
+
+def _count(loaded: LoadedJob, line_limit: int) -> InputSummary | None:
+    """What the input holds; None where it is in S3 and the keys that are here cannot read it."""
+    try:
+        return summarize(check_job_input(stage_job(loaded).loaded, line_limit))
+    except CredentialError:
+        return None

@@ -101,7 +101,7 @@ def start_planned(
 def show_plan(job_file: Path, *, line_limit: int, as_json: bool) -> None:
     """Print the plan; nothing is written and nothing is rented."""
     with tell_refusal(as_json):
-        plan = prepare_run(job_file, line_limit=line_limit)
+        plan = prepare_run(job_file, line_limit=line_limit, will_write=False)
     if as_json:
         print_data(plan)
     else:

@@ -8,7 +8,7 @@ import random
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from stacks.planning.prefix_claim import claim_output, keep_claim
 from stacks.planning.staging import keep_input
 from stacks.policy.gate import load_policy_in_force
 from stacks.run_folder import RunFolder, get_home, open_run, prepare_home
+from stacks.stack import warn_of_own_passphrase
 from stacks.terminal.console import WORDS
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -35,14 +36,30 @@ def make_run_id(job: str) -> str:
     return f"{job}-{time.strftime('%y%m%d')}-{''.join(source.choices(_LETTERS, k=6))}"
 
 
-def prepare_run(job_file: Path, *, run: str = "", line_limit: int = 0) -> Plan:
-    """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one."""
+def prepare_run(
+    job_file: Path,
+    *,
+    run: str = "",
+    line_limit: int = 0,
+    will_write: bool = True,
+    on_notice: Callable[[str], None] | None = None,
+) -> Plan:
+    """The plan of a new run, nothing written yet; raises SpecError for a run id that is taken or cannot be one.
+
+    will_write False: only to look at, without a right to write results. on_notice: instead of telling the person.
+    """
     refuse_missing_file(job_file)
     if run:
         # Before any cloud is asked: what is taken now stays taken.
         name_run(run, "")
     refuse_bad_targets(load_job(job_file).job)
-    plan = draw_up_plan(job_file, run=run or make_run_id("run"), line_limit=line_limit, on_notice=tell_notice)
+    plan = draw_up_plan(
+        job_file,
+        run=run or make_run_id("run"),
+        line_limit=line_limit,
+        on_notice=on_notice or tell_notice,
+        will_write=will_write,
+    )
     return msgspec.structs.replace(plan, run=name_run(run, plan.job.name))
 
 
@@ -93,6 +110,8 @@ def launch_run(
     home = get_home()
     prepare_home(home)
     folder = open_run(plan.run, home)
+    if warning := warn_of_own_passphrase(environment):
+        tell_notice(warning)
     claim = claim_output(plan, prepared)
     try:
         if prepared is None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from schemas.errors import CloudError
+from stacks.exports import render_exports
 from stacks.stack import (
     ProcessMark,
     ResourceFailure,
@@ -28,6 +29,7 @@ from stacks.stack import (
     make_stack_environment,
     mark_process,
     prepare_project,
+    warn_of_own_passphrase,
 )
 
 pytestmark = pytest.mark.wire
@@ -337,6 +339,49 @@ def test_pulumi_works_on_our_own_state_unless_the_user_has_chosen_theirs(tmp_pat
     assert ours["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(tmp_path / "passphrase")
     assert theirs["PULUMI_BACKEND_URL"] == "s3://b"
     assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in theirs
+
+
+def test_what_a_workflow_sets_to_nothing_is_not_set(tmp_path: Path) -> None:
+    base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PULUMI_HOME": str(tmp_path)}
+    empty = dict.fromkeys(("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"), "")
+
+    assert make_stack_environment(tmp_path, {**base, **empty}) == make_stack_environment(tmp_path, base)
+
+
+def test_exports_take_back_an_empty_passphrase_which_plain_pulumi_would_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "home"))
+    environ = {**os.environ, "PULUMI_HOME": str(tmp_path), "PULUMI_BACKEND_URL": "", "PULUMI_CONFIG_PASSPHRASE": ""}
+    script = f"{render_exports(environ)}\nenv"
+
+    done = subprocess.run(
+        ["/bin/sh", "-ec", script], env=environ, capture_output=True, text=True, timeout=20, check=True
+    )
+
+    shown = done.stdout.splitlines()
+    assert f"PULUMI_BACKEND_URL=file://{tmp_path / 'home' / 'state'}" in shown
+    assert f"PULUMI_CONFIG_PASSPHRASE_FILE={tmp_path / 'home' / 'passphrase'}" in shown
+    assert [line for line in shown if line.startswith("PULUMI_CONFIG_PASSPHRASE=")] == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_told"),
+    [
+        ({"PULUMI_BACKEND_URL": "s3://states?region=x"}, True),
+        ({"PULUMI_BACKEND_URL": "s3://states", "PULUMI_CONFIG_PASSPHRASE": ""}, True),
+        ({"PULUMI_BACKEND_URL": "s3://states", "PULUMI_CONFIG_PASSPHRASE": "known"}, False),
+        ({"PULUMI_BACKEND_URL": "s3://states", "PULUMI_CONFIG_PASSPHRASE_FILE": "/known"}, False),
+        ({"PULUMI_BACKEND_URL": "file:///states"}, False),
+        ({"PULUMI_BACKEND_URL": "https://api.example"}, False),
+        ({}, False),
+    ],
+)
+def test_a_shared_state_that_only_this_computer_can_read_is_told(environ: dict[str, str], is_told: bool) -> None:
+    told = warn_of_own_passphrase(environ)
+
+    assert bool(told) == is_told
+    assert not is_told or ("s3://states, by" in told and "PULUMI_CONFIG_PASSPHRASE" in told)
 
 
 def test_a_user_who_is_logged_in_keeps_that_backend(tmp_path: Path) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +110,42 @@ def test_a_profile_file_that_cannot_be_read_is_exit_3(tmp_path: Path) -> None:
 def test_without_keys_it_is_exit_3() -> None:
     with pytest.raises(CredentialError, match="there are no keys for S3"):
         load_object_settings({"HOME": "/nonexistent", "AWS_EC2_METADATA_DISABLED": "true"})
+
+
+@pytest.mark.parametrize(("status", "is_a_role"), [(200, True), (400, False), (404, False)])
+def test_only_amazons_own_metadata_service_counts_as_a_role(
+    monkeypatch: pytest.MonkeyPatch, status: int, is_a_role: bool
+) -> None:
+    """At the same address Azure's answers, where GitHub's runners are, and the library would ask it for minutes."""
+    with serve_metadata(status) as place:
+        monkeypatch.setattr("runtime.objects.object_settings._METADATA", place)
+        if is_a_role:
+            assert load_object_settings({"HOME": "/nonexistent"}).key_id == ""
+        else:
+            with pytest.raises(CredentialError, match="there are no keys for S3"):
+                load_object_settings({"HOME": "/nonexistent"})
+
+
+@contextlib.contextmanager
+def serve_metadata(status: int) -> Iterator[tuple[str, int]]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            is_asked_well = self.path == "/latest/api/token" and self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+            self.send_response(status if is_asked_well else 500)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield "127.0.0.1", server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join(5)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from schemas.job import Candidate, Limits, LoadedJob
 from stacks.planning.plan_markdown import render_offline_markdown, render_plan_markdown, render_refusal_markdown
 from stacks.policy.policy import PolicyResult, Removed
 from stacks.verbs.markdown_report import print_plan_markdown
+from stacks.verbs.start import prepare_run
 from tests.stacks.run_files import make_h100, make_job, make_summary, make_template, plan_for
 
 PODS = Candidate(cloud="runpod", gpu="H100", tier="secure", max_usd_per_hour=4.0)
@@ -78,7 +79,7 @@ def test_nothing_of_a_jobs_file_is_markdown_or_a_mention() -> None:
     texts = [
         render_offline_markdown(NASTY, loaded, make_summary(), NASTY, []),
         render_refusal_markdown(NASTY, error),
-        render_plan_markdown(NASTY, plan),
+        render_plan_markdown(NASTY, plan, [NASTY]),
     ]
 
     for text in texts:
@@ -130,13 +131,17 @@ def test_a_bad_job_is_told_and_fails(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "refused, exit code 2" in text and "`5:33 " in text
 
 
+def forget_object_keys(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
 def test_without_keys_for_s3_a_good_job_is_told_to_be_valid_though_its_input_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    forget_object_keys(monkeypatch, tmp_path)
     job = write_job(tmp_path, "lambda")
     job.write_text(job.read_text().replace("input: input.jsonl", "input: s3://bucket/in.jsonl"))
 
@@ -144,4 +149,22 @@ def test_without_keys_for_s3_a_good_job_is_told_to_be_valid_though_its_input_is_
 
     text = capsys.readouterr().out
     assert "job.yaml`: valid, without prices" in text
-    assert "since the input is in S3" in text and "there are no keys for S3" in text
+    assert "since the input is in S3 and there is no key here" in text and "there are no keys for S3" in text
+
+
+def test_without_keys_for_s3_a_job_that_only_writes_there_has_its_plan_and_what_was_not_seen_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget_object_keys(monkeypatch, tmp_path)
+    job = write_job(tmp_path, "local")
+    text = job.read_text().replace(", gpu: A10", "").replace("qwen2-5-7b@v1.0.0", "tiny-chat@1.0.0")
+    job.write_text(f"{text}output: s3://bucket/out/\n")
+    (tmp_path / "input.jsonl").write_text((tmp_path / "input.jsonl").read_text().replace("qwen2.5-7b", "tiny-chat"))
+
+    print_plan_markdown(job, line_limit=0)
+
+    shown = capsys.readouterr().out
+    assert "job.yaml`: ready" in shown and "**1** requests" in shown
+    assert "- `whether a run still writes to s3://bucket/out/ was not seen: there are no keys for S3`" in shown
+    with pytest.raises(CredentialError, match="there are no keys for S3"):
+        prepare_run(job)

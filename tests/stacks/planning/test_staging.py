@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from schemas.job import LoadedJob
 from stacks.planning.planning import check_job_input
 from stacks.planning.staging import fetch_input, keep_input, stage_job
 from stacks.run_folder import RunFolder
+from stacks.verbs.markdown_report import print_plan_markdown
 from tests.runtime.object_service import ObjectService, serve_objects
 from tests.stacks.run_files import make_job, make_offer, make_template, plan_for
 
@@ -122,3 +124,22 @@ def test_a_missing_object_is_told_with_its_address(store: ObjectStore) -> None:
         stage_job(load(store, "nothing.jsonl"))
 
     assert caught.value.where == f"s3://{store.root.bucket}/nothing.jsonl"
+
+
+def test_a_plan_without_a_clouds_key_counts_what_the_keys_for_s3_can_read(
+    store: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = {"model": "qwen2.5-7b", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    store.write("in.jsonl", json.dumps(line).encode() + b"\n")
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"version: 1\nname: tickets\ninput: {store.address('in.jsonl')}\ntemplate: qwen2-5-7b@v1.0.0\n"
+        "machines: {candidates: [{cloud: lambda, gpu: A10}]}\nlimits: {max_usd: 5, max_hours: 1}\n"
+    )
+
+    print_plan_markdown(job, line_limit=0)
+
+    shown = capsys.readouterr().out
+    assert "valid, without prices" in shown and "LAMBDA_CLOUD_API_KEY is not set" in shown
+    assert "**1** requests" in shown
