@@ -36,6 +36,9 @@ _UNSET_WHEN_EMPTY = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_C
 # How the command plugin begins the error of a command: its exit status, then the whole script, quoted.
 _FAILED_COMMAND = re.compile(r"(?:error: )?(?:Process exited with|exit) status (?P<status>\d+): running \"[^\n]*\":\n")
 
+# What Amazon's library says of a service that sends no checksums, in the middle of everything.
+_OF_THE_SDK = re.compile(r"SDK \d{4}/\d\d/\d\d [\d:]+ WARN ")
+
 _LOCKED = re.compile(
     r"currently locked by .*created by (?P<username>[^\s@]*)@(?P<hostname>\S+) \(pid (?P<pid>\d+)\) at (?P<timestamp>\S+)",
     re.DOTALL,
@@ -166,6 +169,7 @@ class StackCall:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").strip().splitlines()
+        lines = [line for line in lines if not _OF_THE_SDK.match(line)]
         return [ResourceFailure(name="", type="", operation="", message="\n".join(lines[1:][-20:]))]
 
 

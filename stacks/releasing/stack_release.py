@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from schemas.errors import CloudError, ReleaseError
+from schemas.errors import CloudError, LeaseholdError, ReleaseError
 from stacks.releasing.release import DESTROY_TIMEOUT_S, Notice
 from stacks.stack import Stack, parse_lock
 
@@ -37,7 +37,9 @@ def release_stack(stack: Stack, *, force: bool, on_notice: Notice) -> None:
         on_notice(_clear_lock(stack, reasons))
         reasons = _destroy(stack)
     if reasons is not None:
-        fix = f"Try again: ./inv release {stack.run}   (Pulumi's log: {stack.folder / 'pulumi.log'})"
+        token = _find_token(stack)
+        without = f", or without its state: ./inv release {token} --force" if token else ""
+        fix = f"Try again: ./inv release {stack.run}{without}   (Pulumi's log: {stack.folder / 'pulumi.log'})"
         raise ReleaseError(f"the release is not verified: {reasons}", where=stack.run, fix=fix)
 
 
@@ -49,6 +51,15 @@ def _destroy(stack: Stack) -> str | None:
         return None
     call.end()
     return "; ".join(each.message for each in call.failures()) or f"pulumi destroy ended with {code}"
+
+
+def _find_token(stack: Stack) -> str:
+    """The token of its Lease, which can be read without the passphrase; "" where the state does not have it."""
+    try:
+        resources = stack.export()["deployment"].get("resources", [])
+    except (LeaseholdError, KeyError, ValueError):
+        return ""
+    return next((str(each.get("id", "")) for each in resources if each["type"].endswith(":Lease")), "")
 
 
 def _clear_lock(stack: Stack, complaint: str) -> str:

@@ -167,7 +167,7 @@ def _tell_owner(owner: Owner) -> None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(owner.taken_at))
         tell_notice(
             f"run {owner.run} on {owner.host} (since {since}) loses this prefix; if its machines may still be there: "
-            "./inv release there, or ./inv reap"
+            f"./inv release {owner.run}, there or where Pulumi's state is the same, or ./inv reap"
         )
 
 

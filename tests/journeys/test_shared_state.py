@@ -72,8 +72,14 @@ def start_and_lose(there: Workshop, run: str, *, boot_fault: str = "") -> None:
 def test_a_run_whose_computer_died_is_released_from_another_one(there: Workshop, here: Workshop) -> None:
     start_and_lose(there, "shared")
 
+    refused = here.inv("release", "shared", PULUMI_CONFIG_PASSPHRASE="what the other does not know")
+    left = len(there.machines())
     done = here.inv("release", "shared")
 
+    token = json.loads((there.run_dir("shared") / "lease.json").read_bytes())["token"]
+    assert (refused.returncode, left) == (12, 2)
+    assert "incorrect passphrase" in refused.stderr and "WARN" not in refused.stderr
+    assert f"without its state: ./inv release {token} --force" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert "shared: released, verified" in done.stdout
     assert "started elsewhere" in done.stderr
