@@ -65,8 +65,10 @@ def test_a_pull_request_gets_no_key_that_could_rent_anything() -> None:
     jobs = load(ROOT / ".github" / "workflows" / "jobs.yaml")["jobs"]
     secrets = set(re.findall(r"secrets\.(\w+)", str(jobs["plan"]) + str(jobs["comment"])))
 
-    assert secrets == {"RUNPOD_CATALOG_KEY"}
+    assert secrets == {"RUNPOD_CATALOG_KEY", "S3_READER_KEY_ID", "S3_READER_SECRET_KEY"}
     assert "environment" not in jobs["plan"]
+    (planning,) = [step for step in jobs["plan"]["steps"] if step.get("id") == "plan"]
+    assert planning["env"]["AWS_EC2_METADATA_DISABLED"] == "true", "nor the role of a runner of one's own"
 
 
 @pytest.mark.parametrize("name", ["jobs.yaml", "pulumi-only.yaml.example"])
@@ -78,6 +80,24 @@ def test_one_stack_has_one_run_at_a_time_and_is_released_whatever_happened(name:
     assert run["concurrency"]["cancel-in-progress"] is False
     assert release["if"] == "always()"
     assert "./inv release" in release["run"]
+
+
+def test_whoever_runs_or_releases_reaches_the_same_data_and_the_same_state_in_s3() -> None:
+    steps = {
+        step.get("name"): step for step in load(ROOT / ".github" / "workflows" / "jobs.yaml")["jobs"]["run"]["steps"]
+    }
+    settings = [
+        {name: value for name, value in steps[step]["env"].items() if name.startswith(("AWS_", "PULUMI_"))}
+        for step in ("run", "release")
+    ]
+
+    assert settings[0] == settings[1]
+    assert settings[0].keys() >= {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ENDPOINT_URL",
+        "PULUMI_BACKEND_URL",
+    }
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -33,7 +33,7 @@ class StepResult:
 
 
 class JobRun:
-    """One job of a workflow on one runner. context: what expressions stand for; secrets that are not there are ""."""
+    """One job of a workflow on one runner. context: what expressions stand for; secrets and variables that are not there are ""."""
 
     def __init__(
         self,
@@ -57,12 +57,18 @@ class JobRun:
         self.skipped: list[str] = []
         self.used: list[str] = []
         self.is_cancelled = False
+        self.is_gone = False
         self.patience_s = RUNNERS_PATIENCE_S
         self._environ |= {name: self.fill(value) for name, value in self.job.get("env", {}).items()}
 
     def run(self, *, cancel_at: str = "", when: Callable[[], None] = lambda: None, use: Any = None) -> JobRun:
-        """All steps in order; the step `cancel_at` is cancelled once `when` returns. use: stands in for actions."""
+        """All steps in order; the step `cancel_at` is cancelled once `when` returns. use: stands in for actions.
+
+        A runner that `when` has set to be gone takes no further step.
+        """
         for step in self.job["steps"]:
+            if self.is_gone:
+                break
             name = step.get("name") or step.get("uses", "")
             if not self._is_due(step):
                 self.skipped.append(name)
@@ -96,7 +102,7 @@ class JobRun:
             return self.context[name]
         if name.startswith("env."):
             return self._environ.get(name.removeprefix("env."), "")
-        if name.startswith(("secrets.", "steps.")):
+        if name.startswith(("secrets.", "steps.", "vars.")):
             return ""
         raise AssertionError(f"the workflow speaks of {name}, which this test does not give it")
 
