@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from schemas.errors import SpecError
 
@@ -131,6 +129,9 @@ def suggest_names(name: str, known: Iterable[str]) -> Sequence[str]:
 @functools.cache
 def load_table() -> _Table:
     """The table as records; raises SpecError that names the file when it was edited into something else."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         data = YAML(typ="safe", pure=True).load(TABLE.read_text(encoding="utf-8"))
         table = msgspec.convert(data, type=_Table)

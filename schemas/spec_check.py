@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import msgspec
 
 from schemas.errors import Problem
@@ -15,6 +14,9 @@ from schemas.problems import merge_problems
 from schemas.spec_schema import Schema, SchemaName, list_properties, load_schema
 from schemas.spec_words import describe_types, describe_value, join_words, quote, render_value, suggest
 from schemas.yaml_source import Document, KeyPath, render_path
+
+if TYPE_CHECKING:
+    import jsonschema
 
 NOT_YET = "x-not-supported-yet"
 # When one value breaks several rules, the first of these is the mistake; the others follow from it.
@@ -75,6 +77,8 @@ class _Case:
 
 @functools.cache
 def _make_validator(name: SchemaName) -> Any:
+    import jsonschema  # 35 ms, which a process that only loads a plan saves
+
     whole = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
     extend: Any = jsonschema.validators.extend  # it has no types
     return extend(jsonschema.Draft202012Validator, type_checker=whole)(load_schema(name))

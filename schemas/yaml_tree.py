@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from schemas.yaml_flaw import Flaw, Position, explain_syntax
 from schemas.yaml_scalar import Scalar, parse_scalar
@@ -44,6 +42,9 @@ def build_tree(text: str) -> Tree:
 
 
 def _read_events(text: str) -> Iterator[Any]:
+    from ruamel.yaml import YAML  # here, since every process of a run imports this module and few read YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
     try:
         yield from YAML(typ="safe", pure=True).parse(text)
     except MarkedYAMLError as error:

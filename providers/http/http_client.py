@@ -6,7 +6,6 @@ Each cloud's file makes one with its own CloudApi. No text of an error holds a h
 from __future__ import annotations
 
 import email.utils
-import importlib.metadata
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from providers.http.rate_limit import Limiter, make_rate_limited, make_wait_s
 from providers.http.reply import GarbledAnswer, Reply, clean, make_reply
 from providers.http.retry import MAX_TRIES, Kind, Outcome, classify_status, decide, make_delay_s
 from providers.http.secret import Secret
+from providers.http.version import read_version
 from schemas.errors import (
     CloudError,
     CredentialError,
@@ -302,14 +302,6 @@ class HttpClient:
             request_id=reply.request_id if reply is not None else "",
             detail=words,
         )
-
-
-def read_version() -> str:
-    """The version of Leasehold that is installed."""
-    try:
-        return importlib.metadata.version("leasehold")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
 
 
 def read_date(header: str) -> float | None:

@@ -16,7 +16,6 @@ from runtime.dispatcher.request_queue import RequestQueue
 from runtime.dispatcher.sender import Sender
 from runtime.engines.fast_http import FastTransport
 from runtime.engines.heartbeat import beat
-from runtime.engines.transport import Transport
 from runtime.engines.tunnel import Tunnel
 from schemas.errors import SpecError
 from schemas.machine import MachineRecord
@@ -117,8 +116,11 @@ class Membership:
 def _open_transport(base_url: str, *, endpoint: str, key: str) -> Link:
     """Plain HTTP the fast way; TLS and names with a password in them are for aiohttp."""
     url = URL(base_url)
-    is_plain = url.scheme == "http" and url.user is None
-    return (FastTransport if is_plain else Transport)(base_url, endpoint=endpoint, key=key)
+    if url.scheme == "http" and url.user is None:
+        return FastTransport(base_url, endpoint=endpoint, key=key)
+    from runtime.engines.transport import Transport
+
+    return Transport(base_url, endpoint=endpoint, key=key)
 
 
 def _check_base_url(base_url: str) -> None:

@@ -15,7 +15,7 @@ from runtime.dispatcher.request_queue import Request, RequestQueue
 from runtime.dispatcher.window import Window
 from runtime.engines.backoff import Backoff
 from runtime.engines.engine_load import EngineLoad, parse_load
-from runtime.engines.transport import Answer, Health
+from runtime.engines.exchange import Answer, Health
 
 if TYPE_CHECKING:
     from runtime.dispatcher.sender import Sender

@@ -15,8 +15,8 @@ from runtime.dispatcher.flight import Flight, make_deadline_s
 from runtime.dispatcher.manifest import DispatchOptions
 from runtime.dispatcher.replica import Replica
 from runtime.dispatcher.request_queue import Request, RequestQueue
+from runtime.engines.exchange import Answer, TransportFailure
 from runtime.engines.outcome import Outcome, classify_answer
-from runtime.engines.transport import Answer, TransportFailure
 
 FREE_REFUSALS = 100
 POISON_DEATHS = 3

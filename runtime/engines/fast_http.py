@@ -13,9 +13,7 @@ from pathlib import Path
 
 from yarl import URL
 
-from runtime.engines.http_connection import ConnectionBroken, HttpConnection, Reply
-from runtime.engines.outcome import read_retry_after
-from runtime.engines.transport import (
+from runtime.engines.exchange import (
     CONNECT_TIMEOUT_S,
     KEEP_ALIVE_S,
     NO_WAY,
@@ -24,6 +22,8 @@ from runtime.engines.transport import (
     TransportFailure,
     make_socket,
 )
+from runtime.engines.http_connection import ConnectionBroken, HttpConnection, Reply
+from runtime.engines.outcome import read_retry_after
 
 _ADDRESSES_S = 60.0  # how long a name's addresses are believed
 _Address = tuple[int, int, int, str, tuple[object, ...]]

@@ -1,45 +1,29 @@
-"""HTTP to one engine, over a tunnel's unix socket or TCP. Nothing is re-sent here: that is for the sender to judge."""
+"""HTTP and https to one engine, through aiohttp. Nothing is re-sent here: that is for the sender to judge.
+
+Imported where https is asked for (membership): loading aiohttp costs 0.1 s.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 from pathlib import Path
-from typing import Literal
 
 import aiohttp
-import msgspec
 from yarl import URL
 
+from runtime.engines.exchange import (
+    CONNECT_TIMEOUT_S,
+    KEEP_ALIVE_S,
+    NO_WAY,
+    Answer,
+    Health,
+    TransportFailure,
+    make_socket,
+)
 from runtime.engines.outcome import read_retry_after
 
-KEEP_ALIVE_S = 3.5  # vLLM closes idle connections after 5 s
-CONNECT_TIMEOUT_S = 10.0
-LOST_PEER_S = 60
-Health = Literal["ok", "sick", "gone", "unreachable", "silent"]
-NO_WAY = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
 # RuntimeError is what a session says that was closed meanwhile; ValueError comes from what is not HTTP.
 _BROKEN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
-FailureKind = Literal["unreachable", "broken"]
-
-
-class Answer(msgspec.Struct, gc=False):
-    """A whole HTTP answer; request_id is the server's where it tells one, else ours."""
-
-    status: int
-    body: bytes
-    request_id: str
-    retry_after_s: float = 0.0
-
-
-class TransportFailure(Exception):
-    """No whole answer came. unreachable: nothing was sent; broken: it may have been worked on."""
-
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
 
 
 class Transport:
@@ -130,18 +114,6 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             read_bufsize=256 * 1024,
         )
-
-
-def make_socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
-    """A TCP socket that notices a vanished peer: an answer may take minutes, so silence alone proves nothing."""
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family=family, type=kind, proto=protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
-    for name, value in (options | {"TCP_USER_TIMEOUT": LOST_PEER_S * 1000}).items():
-        if hasattr(socket, name):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return made
 
 
 def _describe(error: Exception) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from providers.http.http_client import read_version
+from providers.http.version import read_version
 from schemas.loopback import is_loopback
 
 TRY_TIMEOUT_S = 5.0

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from providers.gpus import resolve_gpu
 from schemas.errors import SpecError
@@ -110,6 +108,9 @@ def find_speed(gpu: str, count: int, size: ModelSize) -> Speed:
 @functools.cache
 def load_table() -> Table:
     """The table as records; raises SpecError that names the file when it was edited into something else."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         table = msgspec.convert(YAML(typ="safe", pure=True).load(TABLE.read_text(encoding="utf-8")), type=Table)
     except (YAMLError, msgspec.ValidationError) as error:

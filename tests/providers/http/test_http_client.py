@@ -9,11 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.http.http_client import CloudApi, HttpClient, read_version
+from providers.http.http_client import CloudApi, HttpClient
 from providers.http.rate_limit import HeaderLimiter
 from providers.http.reply import GarbledAnswer, Reply, get, require_list
 from providers.http.retry import Kind
 from providers.http.secret import Secret
+from providers.http.version import read_version
 from schemas.errors import (
     CloudError,
     CredentialError,

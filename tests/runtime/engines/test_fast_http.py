@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import runtime.engines.fast_http
+from runtime.engines.exchange import TransportFailure
 from runtime.engines.fast_http import FastTransport
 from runtime.engines.http_connection import LARGEST_HEAD_BYTES
-from runtime.engines.transport import TransportFailure
 
 Respond = Callable[[int, bytes, asyncio.StreamWriter], Awaitable[None] | None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.engines.exchange import Answer, TransportFailure
 from runtime.engines.fast_http import FastTransport
-from runtime.engines.transport import Answer, Transport, TransportFailure
+from runtime.engines.transport import Transport
 
 Kind = type[Transport] | type[FastTransport]
 KINDS = [Transport, FastTransport]
