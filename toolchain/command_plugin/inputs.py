@@ -14,10 +14,10 @@ from toolchain.command_plugin.properties import (
     reveal,
 )
 from toolchain.command_plugin.recording import LOGGING_VALUES
-from toolchain.command_plugin.remote_command import CONNECTION_DEFAULTS
 
 LOCAL = "command:local:Command"
 REMOTE = "command:remote:Command"
+CONNECTION_DEFAULTS: Properties = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
 
 _BOTH = ("addPreviousOutputInEnv", "create", "delete", "environment", "logging", "stdin", "triggers", "update")
 INPUT_NAMES = {

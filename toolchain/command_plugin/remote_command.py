@@ -8,10 +8,9 @@ from typing import Any
 
 import asyncssh
 
+from toolchain.command_plugin.inputs import CONNECTION_DEFAULTS
 from toolchain.command_plugin.properties import Properties
 from toolchain.command_plugin.recording import CommandFailed, Log, Recording
-
-CONNECTION_DEFAULTS: Properties = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
 
 _FIRST_RETRY_S = 0.1
 _RETRY_FACTOR = 1.5
