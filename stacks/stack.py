@@ -25,7 +25,7 @@ from schemas.errors import CloudError, LeaseholdError
 from schemas.files import replace_file
 from schemas.process_birth import is_same_process, read_birth
 from stacks.run_folder import PROJECT, prepare_home
-from toolchain.pulumi_cli import find_pulumi, pulumi_environment
+from toolchain.pulumi_cli import HOST_PYTHON, find_pulumi, pulumi_environment
 
 PROJECT_NAME = "leasehold"
 PID_FILE = "pulumi.pid"
@@ -179,26 +179,33 @@ class Stack:
     def __init__(self, run: str, folder: Path, home: Path, environment: Mapping[str, str]) -> None:
         self.run = run
         self.folder = folder
+        self.home = home
         self.environment = make_stack_environment(home, environment)
+        self.environment.setdefault("PULUMI_PYTHON_CMD", str(HOST_PYTHON))
         prepare_home(home)
         self.project = prepare_project(home)
 
-    def init(self, config: Mapping[str, str]) -> None:
-        """Make the stack and set its configuration; a stack of that name that is there already is used."""
+    def init(self) -> None:
+        """Make the stack; one of that name that is there already is used."""
         self._run(["stack", "init", self.run, "--no-select"], allowed=("already exists",))
-        pairs = [part for key, value in config.items() for part in ("--plaintext", f"{PROJECT_NAME}:{key}={value}")]
-        if pairs:
-            self._run(["config", "set-all", "--stack", self.run, *pairs])
 
-    def start_up(self, parallel: int) -> StackCall:
-        return self._start(["up", "--yes", "--skip-preview", "--continue-on-error", "--parallel", str(parallel)])
+    def start_up(self, parallel: int, config: Mapping[str, str]) -> StackCall:
+        """Bring the stack up, with this configuration, which it keeps."""
+        pairs = [part for key, value in config.items() for part in ("--config", f"{PROJECT_NAME}:{key}={value}")]
+        flags = ["--yes", "--skip-preview", "--continue-on-error", "--parallel", str(parallel)]
+        return self._start(["up", *flags, *pairs])
 
     def start_destroy(self, *, remove: bool) -> StackCall:
         flags = ["--remove"] if remove else []
         return self._start(["destroy", "--yes", "--skip-preview", "--continue-on-error", "--parallel", "64", *flags])
 
     def exists(self) -> bool:
-        """Whether the backend knows the stack."""
+        """Whether the backend knows the stack. Pulumi, which takes a while, is asked only where its file is not seen."""
+        state = self.home / "state"
+        if self.environment.get("PULUMI_BACKEND_URL") == f"file://{state}":
+            file = state / ".pulumi" / "stacks" / PROJECT_NAME / f"{self.run}.json"
+            if file.exists():
+                return True
         listed = self._run(["stack", "ls", "--json", "--project", PROJECT_NAME])
         return any(each["name"].rsplit("/", 1)[-1] == self.run for each in json.loads(listed or "[]"))
 

@@ -26,6 +26,7 @@ OLDEST_PULUMI = (3, 200, 0)
 COMMAND_PLUGIN_VERSION = "1.2.1"
 
 _ROOT = Path(__file__).parents[1]
+HOST_PYTHON = Path(__file__).with_name("language_host_python")
 _STAND_IN = Path(__file__).parent / "command_plugin" / "bin"
 _PLUGIN = "pulumi-resource-command"
 _DO_IT_YOURSELF = "Install Pulumi 3.200 or newer yourself (https://www.pulumi.com/docs/install) and run ./inv again."

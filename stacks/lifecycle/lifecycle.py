@@ -89,8 +89,14 @@ class Lifecycle:
     def _work(self) -> Outcome:
         self.writer.enter("resource_preparing", f"making {count_things(len(self.plan.machines), 'machine')}")
         stack = Stack(self.plan.run, self.folder.root, self.home, self.environment)
-        stack.init({"job": self.plan.job.source})
-        care = UpCare(self.folder, stack, parallel=max(32, 5 * len(self.plan.machines)), on_call=self._record_call)
+        stack.init()
+        care = UpCare(
+            self.folder,
+            stack,
+            parallel=max(32, 5 * len(self.plan.machines)),
+            config={"job": self.plan.job.source},
+            on_call=self._record_call,
+        )
         self.budget.refresh()
         up = care.start()
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from schemas.events import append_event
 from stacks.run_folder import RunFolder
@@ -27,16 +27,25 @@ _DEATH = re.compile(
 class UpCare:
     """Remembers how often `up` was cut off. on_call hears of each call, so that a later command can end it."""
 
-    def __init__(self, folder: RunFolder, stack: Stack, *, parallel: int, on_call: Callable[[StackCall], None]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        stack: Stack,
+        *,
+        parallel: int,
+        config: Mapping[str, str],
+        on_call: Callable[[StackCall], None],
+    ) -> None:
         self.folder = folder
         self.stack = stack
         self.parallel = parallel
+        self.config = config
         self.on_call = on_call
         self.tries_left = FURTHER_TRIES
         self.killed: int | None = None
 
     def start(self) -> StackCall:
-        call = self.stack.start_up(self.parallel)
+        call = self.stack.start_up(self.parallel, self.config)
         self.on_call(call)
         return call
 

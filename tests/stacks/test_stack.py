@@ -31,6 +31,7 @@ from stacks.stack import (
     prepare_project,
     warn_of_own_passphrase,
 )
+from toolchain.pulumi_cli import HOST_PYTHON
 
 pytestmark = pytest.mark.wire
 
@@ -390,6 +391,57 @@ def test_a_user_who_is_logged_in_keeps_that_backend(tmp_path: Path) -> None:
     environment = make_stack_environment(tmp_path, {"PATH": os.environ["PATH"], "PULUMI_HOME": str(tmp_path)})
 
     assert "PULUMI_BACKEND_URL" not in environment
+
+
+def make_stack(tmp_path: Path, **environment: str) -> tuple[Stack, Path]:
+    """A stack in a home of its own, and the log of the `pulumi` that it calls, which knows the stack `asked-1`."""
+    (tmp_path / "bin").mkdir()
+    log = tmp_path / "asked"
+    pulumi = tmp_path / "bin" / "pulumi"
+    pulumi.write_text(f'#!/bin/sh\necho "$*" >> {log}\necho \'[{{"name": "organization/leasehold/asked-1"}}]\'\n')
+    pulumi.chmod(0o755)
+    stack = Stack("t-1", tmp_path, tmp_path / "home", {"PULUMI_HOME": str(tmp_path), **environment})
+    stack.environment["PATH"] = f"{tmp_path / 'bin'}:{stack.environment['PATH']}"
+    return stack, log
+
+
+def test_a_stack_whose_file_is_there_exists_and_pulumi_is_not_asked(tmp_path: Path) -> None:
+    stack, log = make_stack(tmp_path)
+    states = tmp_path / "home" / "state" / ".pulumi" / "stacks" / "leasehold"
+    states.mkdir(parents=True)
+    (states / "t-1.json").touch()
+
+    assert stack.exists()
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("backend", ["", "s3://bucket"])
+def test_of_a_stack_whose_file_is_not_seen_pulumi_is_asked(tmp_path: Path, backend: str) -> None:
+    stack, log = make_stack(tmp_path, **({"PULUMI_BACKEND_URL": backend} if backend else {}))
+    states = tmp_path / "home" / "state" / ".pulumi" / "stacks" / "leasehold"
+    states.mkdir(parents=True)
+    (states / ("t-1.json" if backend else "t-1.json.bak")).touch()
+
+    assert not stack.exists()
+    assert log.read_text() == "stack ls --json --project leasehold --non-interactive\n"
+    stack.run = "asked-1"
+    assert stack.exists()
+
+
+def test_the_configuration_goes_along_with_up(tmp_path: Path) -> None:
+    stack, log = make_stack(tmp_path)
+
+    assert stack.start_up(7, {"job": "/home/me/a job=b.yaml"}).wait(10) == 0
+
+    assert "--parallel 7 --config leasehold:job=/home/me/a job=b.yaml --stack t-1" in log.read_text()
+
+
+def test_the_language_host_asks_our_python_unless_the_user_has_chosen_theirs(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    ours, theirs = make_stack(tmp_path)[0], make_stack(tmp_path / "theirs", PULUMI_PYTHON_CMD="python3.13")[0]
+
+    assert ours.environment["PULUMI_PYTHON_CMD"] == str(HOST_PYTHON)
+    assert theirs.environment["PULUMI_PYTHON_CMD"] == "python3.13"
 
 
 def test_a_home_elsewhere_has_a_project_that_keeps_its_stacks_there(tmp_path: Path) -> None:

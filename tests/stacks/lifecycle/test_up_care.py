@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ class LockedStack:
         self.told: list[str] = []
         self.is_held = is_held
 
-    def start_up(self, parallel: int) -> Any:
-        self.told.append(f"up {parallel}")
+    def start_up(self, parallel: int, config: Mapping[str, str]) -> Any:
+        self.told.append(f"up {parallel} {config}")
         return KilledCall(self.told.append)
 
     def clear_stale_lock(self, complaint: str = "") -> str:
@@ -95,7 +95,7 @@ class LockedStack:
 
 
 def make_care(folder: RunFolder, stack: Any) -> UpCare:
-    return UpCare(folder, stack, parallel=32, on_call=lambda call: stack.told.append("recorded"))
+    return UpCare(folder, stack, parallel=32, config={}, on_call=lambda call: stack.told.append("recorded"))
 
 
 def test_what_was_left_is_ended_and_the_lock_cleared_before_it_is_started_again(folder: RunFolder) -> None:
@@ -104,7 +104,7 @@ def test_what_was_left_is_ended_and_the_lock_cleared_before_it_is_started_again(
 
     care.start_again(care.start(), [])
 
-    assert stack.told == ["up 32", "recorded", "ended", "unlocked", "up 32", "recorded"]
+    assert stack.told == ["up 32 {}", "recorded", "ended", "unlocked", "up 32 {}", "recorded"]
     assert "was cut off (Pulumi itself was killed by signal 9)" in folder.events.read_text()
 
 
