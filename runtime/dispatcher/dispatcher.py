@@ -1,4 +1,4 @@
-"""The dispatcher: runs a batch on whatever machines join. `python -m runtime.dispatcher [--stop] MANIFEST`, started by Dispatch.
+"""The dispatcher: runs a batch on whatever machines join. Called by its process, and by a --stop that has lines to write.
 
     hold the lock -> check the input -> recover what is done -> send the rest, until done or stopped -> put the results in place
 
@@ -7,7 +7,6 @@ Everything it knows is in files, so it may be killed at any moment and started a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -15,9 +14,8 @@ import logging
 import os
 import resource
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import get_args
 
@@ -26,8 +24,8 @@ from runtime.batch.journal import OUTPUT, Journal
 from runtime.batch.results import ResultWriter
 from runtime.dispatcher.budget_watch import stop_at_budget
 from runtime.dispatcher.delivery import Delivery, raise_if_unwritten
-from runtime.dispatcher.dispatch_lock import Holder, hold_dispatch_lock, read_stop_reason, stop_holder
-from runtime.dispatcher.manifest import Manifest, load_manifest
+from runtime.dispatcher.dispatch_lock import Holder, hold_dispatch_lock, read_stop_reason
+from runtime.dispatcher.manifest import Manifest
 from runtime.dispatcher.progress import DispatchState, Reporter, read_progress
 from runtime.dispatcher.stop_signal import StopSignal
 from runtime.objects.object_settings import load_object_settings, parse_address
@@ -37,7 +35,6 @@ from runtime.objects.sealing import PATIENCE, Sealer, forget_sealed
 from schemas.errors import LeaseholdError
 from schemas.status import StopReason
 
-STOP_TIMEOUT_S = 30.0
 _YIELD_EVERY = 2000
 _UNRUN = {
     "batch_cancelled": "the batch was cancelled before this request was answered",
@@ -45,21 +42,6 @@ _UNRUN = {
     "budget_exceeded": "the batch's money was used up before this request was answered",
 }
 _log = logging.getLogger("leasehold.dispatcher")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: finished, stopped, or another dispatcher is at it already; else the error's own."""
-    options = _parse_arguments(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        manifest = load_manifest(options.manifest)
-        if not options.stop:
-            return run_dispatcher(manifest)
-        stop_dispatcher(manifest, reason=options.reason, timeout_s=options.timeout)
-    except LeaseholdError as error:
-        _log.error("%s", error)
-        return 0 if options.stop else error.exit_code
-    return 0
 
 
 def run_dispatcher(manifest: Manifest, *, ending: StopReason | None = None) -> int:
@@ -96,17 +78,6 @@ def _start_on_end(manifest: Manifest) -> None:
             )
     except OSError as error:
         _log.error("cannot start %s: %s", manifest.on_end[0], error)
-
-
-def stop_dispatcher(manifest: Manifest, *, reason: StopReason | None, timeout_s: float = STOP_TIMEOUT_S) -> None:
-    """Stop the live dispatcher of this folder, if there is one. With a reason the results are finished in any case."""
-    folder = Path(manifest.output_dir)
-    if not folder.is_dir():
-        return
-    outcome = stop_holder(folder, reason=reason, timeout_s=timeout_s)
-    _log.info("the dispatcher is %s", outcome)
-    if reason is not None:
-        run_dispatcher(manifest, ending=reason)
 
 
 def _check_and_dispatch(manifest: Manifest, holder: Holder, reporter: Reporter, ending: StopReason | None) -> int:
@@ -235,14 +206,3 @@ def _choose_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m runtime.dispatcher", description="Run or stop a batch's dispatcher."
-    )
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--stop", action="store_true", help="stop the live dispatcher and wait until it is gone")
-    parser.add_argument("--reason", choices=get_args(StopReason), help="with --stop: what the rest of the lines get")
-    parser.add_argument("--timeout", type=float, default=STOP_TIMEOUT_S, help="with --stop: seconds until it is killed")
-    return parser.parse_args(arguments)
