@@ -5,7 +5,6 @@ A stamp is written at the very end, so an interrupted set-up is never taken for 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -17,26 +16,18 @@ sys.path.insert(0, str(ROOT))
 from toolchain.bootstrap_check import check_jobs  # noqa: E402
 from toolchain.child import ChildFailed, run_child  # noqa: E402
 from toolchain.failure import ToolchainError  # noqa: E402
+from toolchain.installed import PULUMI, REQUIREMENTS, STAMP, VENV, make_stamp, needs_pulumi, read_json  # noqa: E402
 from toolchain.lock import hold_lock  # noqa: E402
 from toolchain.progress import Progress  # noqa: E402
 from toolchain.pulumi_cli import Pulumi, install_pulumi  # noqa: E402
 
-# Listing, checking and reading need no Pulumi, and should not wait minutes for one to be built.
-PULUMI_TASKS = frozenset({"demo", "run", "resume", "retry", "cancel", "release", "env", "test", "bench"})
-
-_VENV = ROOT / ".venv"
-_PYTHON = _VENV / "bin" / "python"
-_STAMP = _VENV / "leasehold.json"
-_PULUMI = _VENV / "leasehold-pulumi.json"
+_PYTHON = VENV / "bin" / "python"
 _LOCK_FILE = ROOT / ".leasehold" / "setup.lock"
-_REQUIREMENTS = ROOT / "toolchain" / "requirements.lock"
 _INSTALL_TIMEOUT_S = 1800.0
 _NO_NETWORK = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "Network is unreachable", "ProxyError")
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["--is-current"]:
-        return 0 if is_current(arguments[1:]) else 1
     progress = Progress()
     try:
         with hold_lock(_LOCK_FILE, progress.say):
@@ -49,17 +40,10 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def is_current(arguments: list[str]) -> bool:
-    """Say whether nothing has to be done; the caller is the Python of .venv."""
-    if _read_json(_STAMP) != make_stamp(sys.version.split()[0]):
-        return False
-    return not needs_pulumi(arguments) or os.access(str(_read_json(_PULUMI).get("executable", "")), os.X_OK)
-
-
 def set_up(arguments: list[str], progress: Progress) -> int:
     """Do what is missing; somebody else may have done it while we waited for the lock. Not 0: a job is not in order."""
     version = _ask_venv_version()
-    if version is None or _read_json(_STAMP) != make_stamp(version):
+    if version is None or read_json(STAMP) != _make_stamp(version):
         _install_packages(version, progress)
     if not needs_pulumi(arguments):
         return 0
@@ -67,41 +51,32 @@ def set_up(arguments: list[str], progress: Progress) -> int:
     if code == 0:
         pulumi = install_pulumi(progress)
         progress.say(f"using {pulumi}")
-        _write_json(_PULUMI, _make_record(pulumi))
+        _write_json(PULUMI, _make_record(pulumi))
     return code
 
 
-def needs_pulumi(arguments: list[str]) -> bool:
-    if {"-h", "--help"} & set(arguments):
-        return False
-    task = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return task in PULUMI_TASKS
-
-
-def make_stamp(python_version: str) -> dict[str, object]:
-    """Return what .venv depends on; it also holds absolute paths, so a moved checkout makes a new one."""
-    digest = hashlib.sha256()
-    for path in (_REQUIREMENTS, ROOT / "pyproject.toml"):
-        try:
-            digest.update(path.read_bytes() + b"\0")
-        except OSError as error:
-            raise ToolchainError(f"{path} cannot be read ({error.strerror}); is the checkout complete?") from error
-    return {"version": 1, "root": str(ROOT), "python": python_version, "packages": digest.hexdigest()}
-
-
 def _install_packages(version: str | None, progress: Progress) -> None:
-    _STAMP.unlink(missing_ok=True)
+    STAMP.unlink(missing_ok=True)
     if version is None:
         with progress.step(f"making .venv with Python {sys.version.split()[0]}"):
-            run_child([sys.executable, "-m", "venv", "--clear", _VENV], timeout_s=_INSTALL_TIMEOUT_S)
+            run_child([sys.executable, "-m", "venv", "--clear", VENV], timeout_s=_INSTALL_TIMEOUT_S)
     with progress.step("installing the packages of requirements.lock (1 to 2 minutes)"):
-        _pip("-r", _REQUIREMENTS)
+        _pip("-r", REQUIREMENTS)
     with progress.step("installing Leasehold itself (editable)"):
         _pip("--no-deps", "--no-build-isolation", "-e", ROOT)
     installed = _ask_venv_version()
     if installed is None:
-        raise ToolchainError(f"{_PYTHON} does not start; remove {_VENV} and run ./inv again")
-    _write_json(_STAMP, make_stamp(installed))
+        raise ToolchainError(f"{_PYTHON} does not start; remove {VENV} and run ./inv again")
+    _write_json(STAMP, _make_stamp(installed))
+
+
+def _make_stamp(python_version: str) -> dict[str, object]:
+    try:
+        return make_stamp(python_version)
+    except OSError as error:
+        raise ToolchainError(
+            f"{error.filename} cannot be read ({error.strerror}); is the checkout complete?"
+        ) from error
 
 
 def _ask_venv_version() -> str | None:
@@ -113,15 +88,15 @@ def _ask_venv_version() -> str | None:
         prefix, version = run_child([_PYTHON, "-I", "-c", ask], timeout_s=60).split("\n")[:2]
     except (ToolchainError, ValueError):
         return None
-    return version if Path(prefix) == _VENV and _was_made_here() else None
+    return version if Path(prefix) == VENV and _was_made_here() else None
 
 
 def _was_made_here() -> bool:
     """Look at a script's head: a venv that was copied or moved still names its old place there, in the first line or,
     for a path with blanks or a long one, in the second."""
     try:
-        with (_VENV / "bin" / "pip").open() as script:
-            return str(_VENV) in script.read(4096)
+        with (VENV / "bin" / "pip").open() as script:
+            return str(VENV) in script.read(4096)
     except OSError:
         return False
 
@@ -147,14 +122,6 @@ def _make_record(pulumi: Pulumi) -> dict[str, object]:
         "origin": pulumi.origin,
         "plugin": pulumi.plugin,
     }
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _write_json(path: Path, value: dict[str, object]) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from toolchain import bootstrap
+from toolchain import installed
 
 ROOT = Path(__file__).resolve().parents[2]
 _PARTS = ("schemas", "providers", "runtime", "stacks", "toolchain", "jobs")
@@ -22,7 +22,7 @@ class Checkout:
         self.folder = folder
         folder.mkdir()
         for part in _PARTS:
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, folder / part)  # what is compiled already included: it counts for the copy too
         for name in _FILES:
             shutil.copy(ROOT / name, folder / name)
         for example in (folder / "jobs").glob("*.yaml"):
@@ -52,5 +52,5 @@ class Checkout:
             for home in (Path(sys.prefix), ROOT / ".venv"):
                 if (home / name).exists() and not (venv / name).exists():
                     (venv / name).symlink_to((home / name).resolve())
-        stamp = bootstrap.make_stamp(sys.version.split()[0]) | {"root": str(self.folder)}
+        stamp = installed.make_stamp(sys.version.split()[0]) | {"root": str(self.folder)}
         (venv / "leasehold.json").write_text(json.dumps(stamp))

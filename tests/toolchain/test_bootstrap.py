@@ -288,7 +288,7 @@ def test_without_a_usable_python_one_sentence_says_what_to_install(checkout, tmp
 
 
 def test_a_task_that_needs_pulumi_gets_one_and_a_lost_one_is_noticed(checkout):
-    is_current = [checkout.root / ".venv/bin/python", "-I", checkout.root / "toolchain/bootstrap.py", "--is-current"]
+    is_current = [checkout.root / ".venv/bin/python", "-I", checkout.root / "toolchain/installed.py"]
     checkout.write_program("pulumi", "echo v3.259.0")
     checkout.write_program("pulumi-language-python", "exit 0")
     first, second = checkout.inv("env"), checkout.inv("env")
