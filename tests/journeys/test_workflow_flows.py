@@ -7,7 +7,6 @@ nightly reap; Pulumi alone. Inputs, results and Pulumi's state are in S3.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -28,7 +27,7 @@ from tests.journeys.checkout import ROOT, Checkout
 from tests.journeys.emulated_clouds import ON_RUNPOD, EmulatedClouds
 from tests.journeys.fake_github import TOKEN, FakeGitHub
 from tests.journeys.workflow_run import JobRun
-from tests.journeys.workshop import Workshop, end_hard
+from tests.journeys.workshop import Workshop, end_hard, make_pulumi_home
 from tests.runtime.object_service import ObjectService, serve_objects
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(150)]
@@ -379,11 +378,7 @@ def stand_in_for_pulumi(step: Mapping[str, Any], run: JobRun) -> tuple[int, str]
     script = f"pulumi login {shlex.quote(given['cloud-url'])}\npulumi stack select {stack}\n"
     script += f"pulumi {given['command']} --yes --skip-preview --stack {stack}"
     environ = run.environment_of(step)
-    environ["PULUMI_HOME"] = environ["RUNNER_TEMP"]
-    # The plug-ins are where ./inv put them; only the login is this runner's own.
-    plugins = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
-    if plugins.is_dir() and not (Path(environ["PULUMI_HOME"]) / "plugins").exists():
-        (Path(environ["PULUMI_HOME"]) / "plugins").symlink_to(plugins)
+    environ["PULUMI_HOME"] = str(make_pulumi_home(Path(environ["RUNNER_TEMP"])))
     done = subprocess.run(
         ["bash", "-ec", script], env=environ, cwd=run.folder, capture_output=True, text=True, timeout=100
     )

@@ -24,6 +24,15 @@ _KEPT = ("PATH", "HOME", "LANG", "USER", "LOGNAME", "TMPDIR", "SSL_CERT_FILE")
 MARK = "LEASEHOLD_TEST_MARK"
 
 
+def make_pulumi_home(folder: Path) -> Path:
+    """A PULUMI_HOME without login and logs, with the plug-ins that ./inv has installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plugins = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
+    if plugins.is_dir() and not (folder / "plugins").exists():
+        (folder / "plugins").symlink_to(plugins)
+    return folder
+
+
 class Workshop:
     """One user's computer: jobs in a folder, `./inv` to run, and ways to look at and kill what runs."""
 
@@ -40,6 +49,8 @@ class Workshop:
             "LEASEHOLD_STATE_DIR": str(folder / "pace"),
             # No process outlives a test to tell somebody who is not there any more.
             "LEASEHOLD_NOTIFY_PATIENCE_S": "0",
+            # Not the user's own: each call of Pulumi reads through all logs there, and leaves one more.
+            "PULUMI_HOME": str(make_pulumi_home(folder / "pulumi")),
             MARK: self.mark,
         }
 

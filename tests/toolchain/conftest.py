@@ -14,7 +14,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from toolchain.pulumi_cli import Pulumi, find_pulumi, pulumi_environment
+from toolchain.pulumi_cli import HOST_PYTHON, Pulumi, find_pulumi, pulumi_environment
 
 _UP_TIMEOUT_S = 60
 _STAND_IN = Path(__file__).parents[2] / "toolchain" / "command_plugin" / "bin"
@@ -51,6 +51,7 @@ class Stack:
             **pulumi_environment(pulumi),
             "PATH": path,
             "PULUMI_HOME": str(folder / "home"),
+            "PULUMI_PYTHON_CMD": str(HOST_PYTHON),
             "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
             "PULUMI_CONFIG_PASSPHRASE": "only for tests",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
