@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -33,8 +34,13 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     flaws: tuple[Flaw, ...] = ()
 
 
+@functools.lru_cache(maxsize=64)
 def build_tree(text: str) -> Tree:
-    """Read one YAML document; raises Flaw where reading on makes no sense."""
+    """Read one YAML document; raises Flaw where reading on makes no sense.
+
+    Many jobs name one template, and each looks through all templates: a text that was read a moment ago is not read again.
+    Nobody changes a tree.
+    """
     builder = _Builder()
     for event in _read_events(text):
         builder.take(event)

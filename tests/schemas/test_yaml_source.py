@@ -175,3 +175,12 @@ def test_a_problem_found_later_gets_the_place_of_its_value(tmp_path: Path) -> No
 
     assert str(found) == f"{path}:4:28: no such GPU [unknown_gpu]"
     assert (gone.line, gone.path) == (0, "name")
+
+
+def test_a_text_that_is_read_twice_gives_two_documents_that_share_nothing() -> None:
+    first, second = (parse_document("a: {b: [1]}\na: 2\n", file=file) for file in ("one", "two"))
+    assert first.document is not None and second.document is not None
+    first.document.data["a"]["b"].append(2)
+
+    assert second.document.data == {"a": {"b": [1]}}
+    assert [each.file for each in (*first.problems, *second.problems)] == ["one", "two"]
