@@ -9,16 +9,21 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-# Most tests wait for processes; a file stays with one worker, so that what its tests share is made once. Files go out in the
-# order of tests/conftest.py, the slow ones first, so that no worker is left alone with them at the end.
-_WORKERS = ["-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
+# Most tests wait for processes, so there are more workers than cores. Unit tests wait for nothing, and each worker begins with
+# three seconds of looking for tests.
+_WORKERS = ["-n", "4"]
+_UNIT_WORKERS = ["-n", "logical"]
+# A file stays with one worker, so that what its tests share is made once. Files go out in the order of tests/conftest.py, the
+# slow ones first, so that no worker is left alone with them at the end.
+_ORDER = ["--dist", "loadfile", "--no-loadscope-reorder"]
 # Failures, errors and tests that needed another try, by name; and why a test was skipped.
 _REPORT = ["-rfERs"]
 
 
 def run_tests(*, unit: bool, chaos: int, rest: str = "") -> int:
     """pytest over everything, or over the fast part; the exit code is pytest's."""
-    arguments = [sys.executable, "-m", "pytest", "-q", *_REPORT, *_WORKERS, *shlex.split(rest)]
+    workers = _UNIT_WORKERS if unit else _WORKERS
+    arguments = [sys.executable, "-m", "pytest", "-q", *_REPORT, *workers, *_ORDER, *shlex.split(rest)]
     if unit:
         arguments += ["-m", "not wire and not engine and not chaos and not live"]
     if chaos:
