@@ -51,6 +51,8 @@ class Workshop:
             "LEASEHOLD_NOTIFY_PATIENCE_S": "0",
             # Not the user's own: each call of Pulumi reads through all logs there, and leaves one more.
             "PULUMI_HOME": str(make_pulumi_home(folder / "pulumi")),
+            # A twentieth of a run's processor time, and Pulumi's memory is no matter here.
+            "GOGC": "400",
             MARK: self.mark,
         }
 
