@@ -7,20 +7,17 @@ import contextlib
 import itertools
 import time
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
+from providers.emulators.account import Account
+from providers.emulators.admin import answer_admin
 from providers.emulators.call import JSON, Answer, Call, LineCut, Refused
-from providers.emulators.clock import CloudClock
 from providers.emulators.contract import Contract
-from providers.emulators.faults import Faults
-from providers.emulators.history import Exchange, History, readable_body
-from providers.emulators.machines import Machines
-from providers.emulators.summary import MachineSummary
+from providers.emulators.history import Exchange, readable_body
 
 _MAX_BODY = 8 * 2**20
 _TICK_S = 0.1
@@ -29,34 +26,14 @@ _HTML = (
 )
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How an emulator is started; state_dir holds the machines' folders and the history."""
-
-    state_dir: Path
-    api_key: str
-    admin_token: str
-    speed: float = 1.0
-    seed: int = 0
-    contract: str = "september"
-    real_machines: bool = True
-    foreign: int = 0
-
-
 class CloudServer(ABC):
     """One cloud on one port of 127.0.0.1. Everything happens on one event loop, so nothing here needs a lock."""
 
-    cloud: str
     base_path: str
 
-    def __init__(self, settings: Settings, *, faults: Faults, contract: Contract) -> None:
-        self.settings = settings
-        self.clock = CloudClock(speed=settings.speed)
-        self.faults = faults
+    def __init__(self, account: Account, *, contract: Contract) -> None:
+        self.account = account
         self.contract = contract
-        self.history = History(settings.state_dir)
-        self.machines = Machines(settings.state_dir, is_real=settings.real_machines)
-        self.stopped = asyncio.Event()
-        self.port = 0
         self._numbers = itertools.count(1)
         self._runner: web.AppRunner | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -65,33 +42,9 @@ class CloudServer(ABC):
     async def respond(self, call: Call) -> Answer | web.StreamResponse:
         """The cloud's own stages: key, rate, contract, action."""
 
-    @abstractmethod
-    def summaries(self) -> list[MachineSummary]:
-        """Every machine that was ever made, the gone ones too."""
-
-    @abstractmethod
-    def strike(self, machine_id: str, event: str) -> None:
-        """Let something happen to a machine now; raises KeyError for an unknown machine or event."""
-
-    @abstractmethod
-    def set_stock(self, kind: str, region: str, units: int, tier: str) -> None: ...
-
-    @abstractmethod
-    def watch_machines(self) -> None:
-        """Look at the real machines once: which have ended by themselves, what they have written."""
-
-    async def answer_admin(self, request: web.Request) -> Answer:
-        """Imported late: the admin routes know the servers' type."""
-        from providers.emulators.admin import answer_admin
-
-        return await answer_admin(self, request)
-
-    @abstractmethod
-    def release_ports(self) -> None: ...
-
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.base_path}"
+        return f"{self.account.url}{self.base_path}"
 
     async def start(self, port: int = 0) -> None:
         app = web.Application(client_max_size=_MAX_BODY)
@@ -100,7 +53,7 @@ class CloudServer(ABC):
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.account.port = self._runner.addresses[0][1]
         self._ticker = asyncio.create_task(self._tick())
 
     async def stop(self) -> None:
@@ -111,18 +64,17 @@ class CloudServer(ABC):
                 await self._ticker
         if self._runner is not None:
             await self._runner.cleanup()
-        await self.machines.close()
-        self.release_ports()
+        await self.account.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.path.startswith("/_emulator/"):
-            return (await self.answer_admin(request)).to_response()
-        self.clock.run_due()
+            return (await answer_admin(self.account, request)).to_response()
+        self.account.clock.run_due()
         started = time.time()
         raw = await request.read()
         call = self._make_call(request, raw)
         exchange = self._make_exchange(call, started)
-        self.history.begin(exchange)
+        self.account.history.begin(exchange)
         answer: Answer | web.StreamResponse | None = None
         try:
             answer = await self._answer_with_faults(call)
@@ -132,14 +84,14 @@ class CloudServer(ABC):
                 request.transport.abort()
             raise asyncio.CancelledError from None
         finally:
-            self.history.finish(self._complete(exchange, call, answer, started))
+            self.account.history.finish(self._complete(exchange, call, answer, started))
 
     async def _answer_with_faults(self, call: Call) -> Answer | web.StreamResponse:
         """Put a scripted answer in the place of the real one, or spoil the real one."""
-        if self.faults.take("api_down", call.subject):
+        if self.account.faults.take("api_down", call.subject):
             call.fault = "api_down"
             return Answer(status=503, raw=_HTML, content_type="text/html")
-        script = self.faults.take("http_error", call.subject)
+        script = self.account.faults.take("http_error", call.subject)
         if script is None:
             return await self._answer_safely(call)
         call.fault = "http_error"
@@ -180,7 +132,7 @@ class CloudServer(ABC):
     def _make_exchange(self, call: Call, started: float) -> Exchange:
         return Exchange(
             number=call.number,
-            time=self.clock.now(),
+            time=self.account.clock.now(),
             real_time=started,
             method=call.method,
             path=call.path,
@@ -213,9 +165,9 @@ class CloudServer(ABC):
     async def _tick(self) -> None:
         """Let time pass for what nobody asks about: processes that start and end."""
         while True:
-            self.clock.run_due()
-            self.watch_machines()
-            await asyncio.sleep(max(0.01, self.clock.until_next_real_s(at_most=_TICK_S)))
+            self.account.clock.run_due()
+            self.account.watch_machines()
+            await asyncio.sleep(max(0.01, self.account.clock.until_next_real_s(at_most=_TICK_S)))
 
 
 def garble(answer: Answer, how: str) -> Answer:

@@ -22,8 +22,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from providers.emulators.account import Settings
 from providers.emulators.admin import TOKEN_HEADER
-from providers.emulators.cloud_server import CloudServer, Settings
+from providers.emulators.cloud_server import CloudServer
 from providers.emulators.history import Exchange
 from providers.emulators.serving import describe, make_server, make_settings
 from providers.emulators.summary import MachineSummary
@@ -179,7 +180,7 @@ class _ServerThread(threading.Thread):
     def stop(self) -> None:
         if self._loop is not None and self.server is not None and self.is_alive():
             with contextlib.suppress(RuntimeError):  # the loop may have ended by an admin call
-                self._loop.call_soon_threadsafe(self.server.stopped.set)
+                self._loop.call_soon_threadsafe(self.server.account.stopped.set)
         self.join(_STOP_TIMEOUT_S)
         if self.is_alive():
             raise EmulatorError(f"the {self._cloud} emulator did not end within {_STOP_TIMEOUT_S:.0f} s")
@@ -191,6 +192,6 @@ class _ServerThread(threading.Thread):
         self.server = server
         self.is_ready.set()
         try:
-            await server.stopped.wait()
+            await server.account.stopped.wait()
         finally:
             await server.stop()

@@ -1,179 +1,82 @@
-"""What an emulated Lambda account holds beside instances: SSH keys and file systems; their routes, and images and regions."""
+"""An emulated Lambda account: its instances, SSH keys and file systems. Its routes work on it; LambdaServer holds it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from providers.emulators.call import Answer, Call
-from providers.emulators.clock import to_rfc3339
-from providers.emulators.instance import find_region
-from providers.emulators.lambda_error import fail, succeed
-from providers.emulators.stock import load_table
-from providers.keys import make_key_pair
-
-if TYPE_CHECKING:
-    from providers.emulators.lambda_server import LambdaServer
-
-_FAMILIES = (
-    "lambda-stack-24-04",
-    "lambda-stack-22-04",
-    "gpu-base-24-04",
-    "gpu-base-22-04",
-    "ubuntu-24-04",
-    "ubuntu-22-04",
-)
-_USER = {"id": "user_1", "email": "owner@example.com", "status": "active"}
-_MAX_FILE_SYSTEMS = 24
-_LIVE = ("booting", "active", "unhealthy", "terminating")
+from providers.emulators.account import Account, Settings
+from providers.emulators.faults import Faults
+from providers.emulators.foreign import make_foreign_instances
+from providers.emulators.instance import Instance
+from providers.emulators.instance_store import InstanceStore
+from providers.emulators.knobs import LAMBDA_KNOBS
+from providers.emulators.stock import lambda_stock
+from providers.emulators.summary import MachineSummary
 
 
-class Account:
-    """By id; a file system's is_in_use is worked out when it is shown."""
+class LambdaAccount(Account):
+    """keys and file_systems by id; a file system's is_in_use is worked out when it is shown."""
 
-    def __init__(self) -> None:
+    cloud = "lambda"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, faults=Faults(LAMBDA_KNOBS, seed=settings.seed))
         self.keys: dict[str, dict[str, str]] = {}
         self.file_systems: dict[str, dict[str, Any]] = {}
-
-
-def list_keys(server: LambdaServer, _call: Call) -> Answer:
-    return succeed(list(server.account.keys.values()))
-
-
-def add_key(server: LambdaServer, call: Call) -> Answer:
-    name = call.body["name"]
-    if any(key["name"] == name for key in server.account.keys.values()):
-        raise fail("global/invalid-parameters", "SSH key name must be unique.")
-    public = call.body.get("public_key")
-    private = None
-    if public is None:
-        pair = make_key_pair()
-        public, private = pair.public, pair.private
-    elif not public.startswith(("ssh-", "ecdsa-", "sk-")):
-        raise fail("global/invalid-parameters", "The public key is not valid.")
-    key = {"id": server.instances.make_id(), "name": name, "public_key": public}
-    server.account.keys[key["id"]] = key
-    return succeed(key if private is None else {**key, "private_key": private})
-
-
-def delete_key(server: LambdaServer, call: Call) -> Answer:
-    if server.account.keys.pop(call.path_value("id"), None) is None:
-        raise fail("global/not-found")
-    return succeed({})
-
-
-def list_file_systems(server: LambdaServer, _call: Call) -> Answer:
-    return succeed([show_file_system(server, row) for row in server.account.file_systems.values()])
-
-
-def create_file_system(server: LambdaServer, call: Call) -> Answer:
-    name, region = call.body["name"], find_region(call.body["region"])
-    if region is None:
-        raise fail("global/invalid-parameters", f"Unknown region: {call.body['region']}")
-    if any(row["name"] == name for row in server.account.file_systems.values()):
-        raise fail("global/duplicate")
-    if len(server.account.file_systems) >= _MAX_FILE_SYSTEMS:
-        raise fail("global/quota-exceeded")
-    row = {
-        "id": server.instances.make_id(),
-        "name": name,
-        "mount_point": f"/lambda/nfs/{name}",
-        "created": to_rfc3339(server.clock.now()),
-        "created_by": _USER,
-        "region": region,
-        "bytes_used": 0,
-    }
-    server.account.file_systems[row["id"]] = row
-    return succeed(show_file_system(server, row))
-
-
-def delete_file_system(server: LambdaServer, call: Call) -> Answer:
-    row = server.account.file_systems.get(call.path_value("id"))
-    if row is None:
-        raise fail("global/object-does-not-exist", "Filesystem was not found.")
-    if is_in_use(server, row):
-        raise fail("filesystems/filesystem-in-use")
-    del server.account.file_systems[row["id"]]
-    return succeed({"deleted_ids": [row["id"]]})
-
-
-def show_file_system(server: LambdaServer, row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "is_in_use": is_in_use(server, row)}
-
-
-def is_in_use(server: LambdaServer, row: dict[str, Any]) -> bool:
-    """Also a while after the last instance is gone."""
-    release_s = float(server.faults.peek("file_system_release_s") or 0)
-    return any(
-        instance.status in _LIVE or (instance.terminated_at or 0) + release_s > server.clock.now()
-        for instance in server.instances.instances.values()
-        if row["name"] in instance.file_system_names
-    )
-
-
-def take_file_systems(
-    server: LambdaServer, body: dict[str, Any], region: str
-) -> tuple[list[str], list[dict[str, str]]]:
-    """Names and mounts for a launch; the mounts win over the names."""
-    rows = server.account.file_systems
-    wanted = body.get("file_system_mounts") or []
-    if wanted:
-        found = [rows.get(mount["file_system_id"]) for mount in wanted]
-    else:
-        names = body.get("file_system_names", [])
-        found = [next((row for row in rows.values() if row["name"] == name), None) for name in names]
-    chosen = [row for row in found if row is not None]
-    if len(chosen) < len(found):
-        status = 404 if server.faults.take("launch_not_found_404") else 400
-        raise fail("global/object-does-not-exist", "File system does not exist.", status=status, suggestion="Check it.")
-    if any(row["region"]["name"] != region for row in chosen):
-        raise fail("instance-operations/launch/file-system-in-wrong-region")
-    mounts = wanted or [{"mount_point": row["mount_point"], "file_system_id": row["id"]} for row in chosen]
-    return [row["name"] for row in chosen], mounts
-
-
-def list_regions(_server: LambdaServer, _call: Call) -> Answer:
-    return succeed(load_table("lambda_stock")["regions"])
-
-
-def list_images(_server: LambdaServer, _call: Call) -> Answer:
-    return succeed(make_images())
-
-
-def list_firewall_rules(_server: LambdaServer, _call: Call) -> Answer:
-    ssh = {"protocol": "tcp", "port_range": [22, 22], "source_network": "0.0.0.0/0", "description": "Allow SSH"}
-    ping = {"protocol": "icmp", "source_network": "0.0.0.0/0", "description": "Allow ICMP"}
-    return succeed([ssh, ping])
-
-
-def find_image_problem(server: LambdaServer, body: dict[str, Any]) -> None:
-    """Raise what an unknown image of a launch gets."""
-    image = body.get("image")
-    if image is None:
-        return
-    known = {part for row in make_images() for part in (row["id"], row["family"])}
-    if image.get("id", image.get("family")) not in known:
-        status = 404 if server.faults.take("launch_not_found_404") else 400
-        raise fail(
-            "global/object-does-not-exist", "Image does not exist.", status=status, suggestion="Check the image."
+        self.instances = InstanceStore(
+            clock=self.clock,
+            faults=self.faults,
+            machines=self.machines,
+            stock=lambda_stock(),
+            api_url=lambda: self.url,
+            seed=settings.seed,
         )
+        make_foreign_instances(self.instances.instances, settings.foreign, self.clock.now())
 
+    def summaries(self) -> list[MachineSummary]:
+        return [self._summarize(instance) for instance in self.instances.instances.values()]
 
-def make_images() -> list[dict[str, Any]]:
-    """One row for each family and region, and arm64 ones where there are such machines."""
-    moment = "2026-06-01T00:00:00.000Z"
-    return [
-        {
-            "id": f"image-{family}-{architecture}-{region['name']}",
-            "created_time": moment,
-            "updated_time": moment,
-            "name": family,
-            "description": family,
-            "family": family,
-            "version": "24.4.1",
-            "architecture": architecture,
-            "region": region,
+    def strike(self, machine_id: str, event: str) -> None:
+        instance = self.instances.instances[machine_id]
+        kind, _, value = event.partition(":")
+        if kind == "nvidia_smi":
+            self.machines.set_nvidia_smi(machine_id, value)
+            return
+        actions: dict[str, Callable[[Instance], None]] = {
+            "unhealthy": self.instances.set_unhealthy,
+            "active": self.instances.set_active,
+            "preempted": self.instances.preempt,
+            "delete": self.instances.terminate,
         }
-        for family in _FAMILIES
-        for region in load_table("lambda_stock")["regions"]
-        for architecture in ("x86_64", "arm64")
-    ]
+        actions[kind](instance)
+
+    def set_stock(self, kind: str, region: str, units: int, tier: str) -> None:
+        self.instances.stock.set(kind, "", region, units)
+
+    def watch_machines(self) -> None:
+        self.instances.watch()
+
+    def release_ports(self) -> None:
+        self.instances.release_ports()
+
+    def _summarize(self, instance: Instance) -> MachineSummary:
+        now = self.clock.now()
+        return MachineSummary(
+            id=instance.id,
+            name=instance.name or "",
+            cloud=self.cloud,
+            status=instance.status,
+            kind=instance.kind["name"],
+            region=instance.region["name"],
+            price_usd_per_hour=instance.price_usd_per_hour,
+            cost_usd=instance.meter.usd(now),
+            billed_s=instance.meter.billed_s(now),
+            created_at=instance.created_at,
+            ended_at=instance.terminated_at,
+            is_foreign=instance.is_foreign,
+            was_touched=instance.was_touched,
+            ssh_port=instance.port.number if instance.port is not None else 0,
+            folder=str(self.machines.root / instance.id) if self.machines.is_real and not instance.is_foreign else "",
+            made_by_request=instance.made_by_request,
+        )

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from providers.emulators.pod import parse_args
 from providers.emulators.pod_view import find_gpu
 from providers.emulators.problem import no_capacity, not_found, refuse
+from providers.emulators.runpod_account import RunPodAccount
 from providers.emulators.stock import load_table
-
-if TYPE_CHECKING:
-    from providers.emulators.runpod_server import RunPodServer
 
 _PORT = re.compile(r"\d{1,5}/(tcp|http)")
 _CPU_USD_PER_VCPU_HOUR = 0.03
@@ -24,7 +22,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_per_hour: float
 
 
-def check_pod(server: RunPodServer, body: dict[str, Any]) -> None:
+def check_pod(account: RunPodAccount, body: dict[str, Any]) -> None:
     """Raise the 400, 404 or 422 of a body that breaks a rule."""
     if "templateId" in body:
         raise not_found("template not found")
@@ -42,9 +40,9 @@ def check_pod(server: RunPodServer, body: dict[str, Any]) -> None:
         if not _PORT.fullmatch(port):
             raise refuse(400, f"port '{port}' is not of the form number/tcp or number/http")
     check_command(body)
-    check_account_objects(server, body)
+    check_account_objects(account, body)
     if gpu and not find_gpu(gpu["id"]):
-        status = 422 if server.faults.take("unknown_gpu_422", body["name"]) else 400
+        status = 422 if account.faults.take("unknown_gpu_422", body["name"]) else 400
         raise refuse(status, f"Unknown GPU type: {gpu['id']}")
 
 
@@ -59,45 +57,43 @@ def check_command(body: dict[str, Any]) -> None:
         raise refuse(400, "args and entrypoint/cmd describe different commands")
 
 
-def check_account_objects(server: RunPodServer, body: dict[str, Any]) -> None:
+def check_account_objects(account: RunPodAccount, body: dict[str, Any]) -> None:
     registry = body.get("registry")
-    if registry is not None and registry not in server.account.registries:
+    if registry is not None and registry not in account.registries:
         raise not_found("registry not found")
     for mount in body.get("mounts", {}).get("network", []):
-        if mount["volumeId"] not in server.account.volumes:
+        if mount["volumeId"] not in account.volumes:
             raise refuse(400, "network volume not found")
         if body.get("cloud") == "COMMUNITY":
             raise refuse(400, "network volumes need the secure cloud")
 
 
-def place_pod(server: RunPodServer, body: dict[str, Any]) -> Place:
+def place_pod(account: RunPodAccount, body: dict[str, Any]) -> Place:
     """Take stock for it; raises the 400 for no capacity."""
     if "cpu" in body:
         return Place(region=first_region(body), price_usd_per_hour=_CPU_USD_PER_VCPU_HOUR * body["cpu"]["vcpuCount"])
     gpu, cloud = body["gpu"], body.get("cloud", "SECURE")
     subject = f"{gpu['id']} {cloud} {','.join(body.get('dataCenterIds', []))} {body['name']}"
     for knob in ("capacity_race", "sold_out"):
-        if server.faults.take(knob, subject):
+        if account.faults.take(knob, subject):
             raise no_capacity(fault=knob)
-    if "count" not in gpu and server.faults.take("count_quirk", subject):
+    if "count" not in gpu and account.faults.take("count_quirk", subject):
         raise no_capacity()
     count = gpu.setdefault("count", 1)
     kind = find_gpu(gpu["id"])
     price = kind["price"][cloud.lower()]
     if not price or count > kind["maxCount"][cloud.lower()] or not fits_host(kind, gpu):
         raise no_capacity()
-    region = server.pods.stock.take(gpu["id"], cloud, list_regions(server, body, gpu["id"], cloud), count)
+    region = account.pods.stock.take(gpu["id"], cloud, list_regions(account, body, gpu["id"], cloud), count)
     if region is None:
         raise no_capacity()
     return Place(region=region, price_usd_per_hour=price * count)
 
 
-def list_regions(server: RunPodServer, body: dict[str, Any], gpu_id: str, cloud: str) -> list[str]:
+def list_regions(account: RunPodAccount, body: dict[str, Any], gpu_id: str, cloud: str) -> list[str]:
     """Data centres that may take it; what the client prefers is what it gets, or nothing."""
-    wanted: list[str] = body.get("dataCenterIds") or server.pods.stock.regions(gpu_id, cloud)
-    pinned = {
-        server.account.volumes[mount["volumeId"]]["dataCenter"] for mount in body.get("mounts", {}).get("network", [])
-    }
+    wanted: list[str] = body.get("dataCenterIds") or account.pods.stock.regions(gpu_id, cloud)
+    pinned = {account.volumes[mount["volumeId"]]["dataCenter"] for mount in body.get("mounts", {}).get("network", [])}
     return [region for region in wanted if not pinned or region in pinned]
 
 

@@ -1,143 +1,96 @@
-"""What an emulated RunPod account holds beside pods: SSH keys, registry logins, network volumes, secrets; and their routes."""
+"""An emulated RunPod account: its pods, SSH keys, registry logins, volumes and secrets. Its routes work on it; RunPodServer
+holds it."""
 
 from __future__ import annotations
 
 import random
-import re
 import string
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from providers.emulators.call import Answer, Call
-from providers.emulators.problem import invalid, not_found, refuse
-from providers.emulators.stock import load_table
+from providers.emulators.account import Account, Settings
+from providers.emulators.faults import Faults
+from providers.emulators.foreign import make_foreign_pods
+from providers.emulators.knobs import RUNPOD_KNOBS
+from providers.emulators.pod import Pod
+from providers.emulators.pod_store import PodStore
+from providers.emulators.quota import Quota
+from providers.emulators.stock import runpod_stock
+from providers.emulators.summary import MachineSummary
 
-if TYPE_CHECKING:
-    from providers.emulators.runpod_server import RunPodServer
 
-_SECRETS = "/v2/account/secrets"
-_SECRET_NAME = re.compile(r"(?!RUNPOD)[A-Za-z_][\w.\-/]{0,190}")
-
-
-class Account:
+class RunPodAccount(Account):
     """registries: id to name; volumes and secrets: id to what is shown."""
 
-    def __init__(self, source: random.Random) -> None:
+    cloud = "runpod"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, faults=Faults(RUNPOD_KNOBS, seed=settings.seed))
         self.ssh_keys: list[str] = []
         self.registries: dict[str, str] = {}
         self.volumes: dict[str, dict[str, Any]] = {}
         self.secrets: dict[str, dict[str, str]] = {}
-        self._random = source
+        self._random = random.Random(settings.seed)
+        self.quota = Quota(self.clock)
+        self.pods = PodStore(
+            clock=self.clock,
+            faults=self.faults,
+            machines=self.machines,
+            stock=runpod_stock(),
+            api_url=lambda: self.url,
+            seed=settings.seed,
+        )
+        make_foreign_pods(self.pods.pods, settings.foreign, self.clock.now())
 
     def make_id(self) -> str:
         return "".join(self._random.choices(string.ascii_lowercase + string.digits, k=10))
 
+    @property
+    def is_september(self) -> bool:
+        return self.settings.contract == "september"
 
-def get_keys(server: RunPodServer, _call: Call) -> Answer:
-    return Answer(status=200, body={"keys": server.account.ssh_keys})
+    def summaries(self) -> list[MachineSummary]:
+        return [self._summarize(pod) for pod in self.pods.pods.values()]
 
+    def strike(self, machine_id: str, event: str) -> None:
+        pod = self.pods.pods[machine_id]
+        kind, _, value = event.partition(":")
+        if kind == "nvidia_smi":
+            self.machines.set_nvidia_smi(machine_id, value)
+            return
+        actions: dict[str, Callable[[Pod], None]] = {
+            "exit": self.pods.exit,
+            "error": self.pods.break_down,
+            "delete": self.pods.delete,
+        }
+        actions[kind](pod)
 
-def put_keys(server: RunPodServer, call: Call) -> Answer:
-    server.account.ssh_keys = list(call.body["keys"])
-    return get_keys(server, call)
+    def set_stock(self, kind: str, region: str, units: int, tier: str) -> None:
+        self.pods.stock.set(kind, tier or "SECURE", region, units)
 
+    def watch_machines(self) -> None:
+        self.pods.watch()
 
-def list_registries(server: RunPodServer, _call: Call) -> Answer:
-    rows = [{"id": key, "name": name} for key, name in server.account.registries.items()]
-    return Answer(status=200, body={"registries": rows})
+    def release_ports(self) -> None:
+        self.pods.release_ports()
 
-
-def create_registry(server: RunPodServer, call: Call) -> Answer:
-    key = server.account.make_id()
-    server.account.registries[key] = call.body["name"]
-    return Answer(status=201, body={"id": key, "name": call.body["name"]})
-
-
-def get_registry(server: RunPodServer, call: Call) -> Answer:
-    key = find_key(server.account.registries, call)
-    return Answer(status=200, body={"id": key, "name": server.account.registries[key]})
-
-
-def delete_registry(server: RunPodServer, call: Call) -> Answer:
-    key = find_key(server.account.registries, call)
-    if any(pod.config.get("registry") == key and not pod.is_gone for pod in server.pods.pods.values()):
-        raise refuse(400, "the registry is in use")
-    del server.account.registries[key]
-    return Answer(status=204)
-
-
-def list_volumes(server: RunPodServer, _call: Call) -> Answer:
-    return Answer(status=200, body={"networkVolumes": list(server.account.volumes.values())})
-
-
-def create_volume(server: RunPodServer, call: Call) -> Answer:
-    centers = [row["id"] for row in load_table("runpod_stock")["dataCenters"] if row["networkVolumeTypes"]]
-    if call.body["dataCenter"] not in centers:
-        raise refuse(400, f"data center without network volumes; valid ones: {', '.join(centers)}")
-    key = server.account.make_id()
-    server.account.volumes[key] = {"id": key, "type": "STANDARD", **call.body}
-    return Answer(status=201, body=server.account.volumes[key])
-
-
-def get_volume(server: RunPodServer, call: Call) -> Answer:
-    return Answer(status=200, body=server.account.volumes[find_key(server.account.volumes, call)])
-
-
-def update_volume(server: RunPodServer, call: Call) -> Answer:
-    volume = server.account.volumes[find_key(server.account.volumes, call)]
-    if call.body.get("size", volume["size"]) < volume["size"]:
-        raise refuse(400, "a volume can only grow")
-    volume |= call.body
-    return Answer(status=200, body=volume)
-
-
-def delete_volume(server: RunPodServer, call: Call) -> Answer:
-    del server.account.volumes[find_key(server.account.volumes, call)]
-    return Answer(status=204)
-
-
-def answer_secrets(server: RunPodServer, call: Call) -> Answer:
-    """/v2/account/secrets and /{id}: in later copies of the document than the one that ships here."""
-    secrets = server.account.secrets
-    key = call.path.removeprefix(_SECRETS).strip("/")
-    if not key and call.method == "GET":
-        wanted = call.query.get("name")
-        return Answer(
-            status=200,
-            body={"secrets": [show_secret(row) for row in secrets.values() if wanted in (None, row["name"])]},
+    def _summarize(self, pod: Pod) -> MachineSummary:
+        now = self.clock.now()
+        return MachineSummary(
+            id=pod.id,
+            name=pod.name,
+            cloud=self.cloud,
+            status=pod.status,
+            kind=pod.gpu_id or "cpu",
+            region=pod.region or "",
+            price_usd_per_hour=pod.price_usd_per_hour,
+            cost_usd=pod.meter.usd(now),
+            billed_s=pod.meter.billed_s(now),
+            created_at=pod.created_at,
+            ended_at=pod.gone_at,
+            is_foreign=pod.is_foreign,
+            was_touched=pod.was_touched,
+            ssh_port=pod.ports[22].number if 22 in pod.ports else 0,
+            folder=str(self.machines.root / pod.id) if self.machines.is_real and not pod.is_foreign else "",
+            made_by_request=pod.made_by_request,
         )
-    if not key and call.method == "POST":
-        return create_secret(server, call)
-    if key not in secrets:
-        raise not_found("secret not found")
-    if call.method == "DELETE":
-        server.pods.secrets.pop(secrets.pop(key)["name"], None)
-        return Answer(status=204)
-    if call.method == "PATCH" and isinstance(call.body, dict):
-        secrets[key] |= {name: value for name, value in call.body.items() if name in ("value", "description")}
-        server.pods.secrets[secrets[key]["name"]] = secrets[key]["value"]
-    return Answer(status=200, body=show_secret(secrets[key]))
-
-
-def create_secret(server: RunPodServer, call: Call) -> Answer:
-    body = call.body
-    if not isinstance(body, dict) or not isinstance(body.get("value"), str) or not isinstance(body.get("name"), str):
-        raise invalid(["$: name and value must be given as strings"])
-    if not _SECRET_NAME.fullmatch(body["name"]):
-        raise invalid([f"$.name: '{body['name']}' is not a name for a secret"])
-    if body["name"] in server.pods.secrets:
-        raise refuse(409, "a secret with this name exists")
-    key = server.account.make_id()
-    server.account.secrets[key] = {"id": key, "description": "", **body}
-    server.pods.secrets[body["name"]] = body["value"]
-    return Answer(status=201, body=show_secret(server.account.secrets[key]))
-
-
-def show_secret(secret: dict[str, str]) -> dict[str, str]:
-    return {name: secret[name] for name in ("id", "name", "description")}
-
-
-def find_key(rows: dict[str, Any], call: Call) -> str:
-    key = call.path_value("id")
-    if key not in rows:
-        raise not_found("resource not found")
-    return key

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from providers.emulators.call import Answer, Call
 from providers.emulators.clock import from_rfc3339, to_rfc3339
 from providers.emulators.pod import Pod
 from providers.emulators.problem import invalid, refuse
-
-if TYPE_CHECKING:
-    from providers.emulators.runpod_server import RunPodServer
+from providers.emulators.runpod_account import RunPodAccount
 
 _DEFAULT_BUCKETS = 30
 _BUCKET_S = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400, "year": 365 * 86_400}
 _ITEMS = ("gpu", "cpu", "disk")
 
 
-def list_billing(server: RunPodServer, call: Call) -> Answer:
-    now = server.clock.now() - float(server.faults.take("billing_lag_s") or 0)
+def list_billing(account: RunPodAccount, call: Call) -> Answer:
+    now = account.clock.now() - float(account.faults.take("billing_lag_s") or 0)
     bucket = call.query.get("bucketSize", "day")
     start, end = read_range(call.query, bucket, now)
     pod_id = call.query.get("podId")
-    pods = [pod for pod in server.pods.pods.values() if pod_id in (None, pod.id)]
+    pods = [pod for pod in account.pods.pods.values() if pod_id in (None, pod.id)]
     records = [
         record
         for bucket_start, bucket_end in list_buckets(start, end, bucket)

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from providers.emulators.call import Answer, Call
 from providers.emulators.problem import not_found, refuse
+from providers.emulators.runpod_account import RunPodAccount
 from providers.emulators.stock import level, load_table
-
-if TYPE_CHECKING:
-    from providers.emulators.runpod_server import RunPodServer
 
 _NEED_INCLUDE = ("product", "count", "cloud", "cudaVersions", "minCudaVersion")
 _SERVERLESS_FACTOR = 1.4
 
 
-def list_gpus(server: RunPodServer, call: Call) -> Answer:
+def list_gpus(account: RunPodAccount, call: Call) -> Answer:
     check_query(call.query)
     countries = split(call.query.get("countryCodes"))
     gpus = [
-        show_gpu(server, gpu, call.query)
+        show_gpu(account, gpu, call.query)
         for gpu in load_table("runpod_stock")["gpus"]
         if not countries or set(countries) & set(list_countries(gpu))
     ]
     return Answer(status=200, body={"gpus": gpus})
 
 
-def get_gpu(server: RunPodServer, call: Call) -> Answer:
+def get_gpu(account: RunPodAccount, call: Call) -> Answer:
     check_query(call.query)
     wanted = call.path_value("id")
     gpu = next((gpu for gpu in load_table("runpod_stock")["gpus"] if gpu["id"] == wanted), None)
     if gpu is None:
         raise not_found("resource not found")
-    return Answer(status=200, body=show_gpu(server, gpu, call.query))
+    return Answer(status=200, body=show_gpu(account, gpu, call.query))
 
 
-def list_data_centers(server: RunPodServer, call: Call) -> Answer:
+def list_data_centers(account: RunPodAccount, call: Call) -> Answer:
     regions = split(call.query.get("regions"))
     centers = [
-        show_data_center(server, center, call.query)
+        show_data_center(account, center, call.query)
         for center in load_table("runpod_stock")["dataCenters"]
         if not regions or center["region"] in regions
     ]
     return Answer(status=200, body={"dataCenters": centers})
 
 
-def get_data_center(server: RunPodServer, call: Call) -> Answer:
+def get_data_center(account: RunPodAccount, call: Call) -> Answer:
     wanted = call.path_value("id")
     center = next((row for row in load_table("runpod_stock")["dataCenters"] if row["id"] == wanted), None)
     if center is None:
         raise not_found("resource not found")
-    return Answer(status=200, body=show_data_center(server, center, call.query))
+    return Answer(status=200, body=show_data_center(account, center, call.query))
 
 
 def check_query(query: dict[str, str]) -> None:
@@ -64,7 +62,7 @@ def check_query(query: dict[str, str]) -> None:
         raise refuse(400, "cudaVersions and minCudaVersion exclude each other")
 
 
-def show_gpu(server: RunPodServer, gpu: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+def show_gpu(account: RunPodAccount, gpu: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
     price = gpu["price"]
     shown = {
         "id": gpu["id"],
@@ -86,7 +84,7 @@ def show_gpu(server: RunPodServer, gpu: dict[str, Any], query: dict[str, str]) -
         {"id": center["id"], "name": center["name"], "availability": word}
         for center in load_table("runpod_stock")["dataCenters"]
         if not countries or center["country"] in countries
-        if has_cuda and (word := find_level(server, gpu, cloud, center["id"], count)) != "NONE"
+        if has_cuda and (word := find_level(account, gpu, cloud, center["id"], count)) != "NONE"
     ]
     order = ["NONE", "LOW", "MEDIUM", "HIGH"]
     shown["availability"] = max((center["availability"] for center in centers), key=order.index, default="NONE")
@@ -97,16 +95,16 @@ def show_gpu(server: RunPodServer, gpu: dict[str, Any], query: dict[str, str]) -
     return shown
 
 
-def find_level(server: RunPodServer, gpu: dict[str, Any], cloud: str, region: str, count: int) -> str:
+def find_level(account: RunPodAccount, gpu: dict[str, Any], cloud: str, region: str, count: int) -> str:
     """What the catalogue says, which a knob may make a lie."""
     subject = f"{gpu['id']} {cloud} {region}"
-    if region not in server.pods.stock.regions(gpu["id"], cloud) or count > gpu["maxCount"][cloud.lower()]:
+    if region not in account.pods.stock.regions(gpu["id"], cloud) or count > gpu["maxCount"][cloud.lower()]:
         return "NONE"
-    if server.faults.peek("sold_out", subject):
+    if account.faults.peek("sold_out", subject):
         return "NONE"
-    if server.faults.peek("capacity_race", subject):
+    if account.faults.peek("capacity_race", subject):
         return "HIGH"
-    return level(server.pods.stock.free(gpu["id"], cloud, region), count)
+    return level(account.pods.stock.free(gpu["id"], cloud, region), count)
 
 
 def suits_cuda(version: str, query: dict[str, str]) -> bool:
@@ -120,11 +118,11 @@ def suits_cuda(version: str, query: dict[str, str]) -> bool:
     return parts[: len(needed)] >= needed
 
 
-def show_data_center(server: RunPodServer, center: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+def show_data_center(account: RunPodAccount, center: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
     shown = {key: center[key] for key in ("id", "name", "region", "globalNetwork", "networkVolumeTypes", "compliance")}
     if "GPU_AVAILABILITY" in split(query.get("include")):
         gpus = load_table("runpod_stock")["gpus"]
-        levels = [(gpu, find_level(server, gpu, "SECURE", center["id"], 1)) for gpu in gpus]
+        levels = [(gpu, find_level(account, gpu, "SECURE", center["id"], 1)) for gpu in gpus]
         shown["gpuAvailability"] = [
             {"id": gpu["id"], "name": gpu["name"], "availability": word} for gpu, word in levels if word != "NONE"
         ]

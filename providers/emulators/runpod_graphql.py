@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from providers.emulators.call import Answer, Call, Refused
 from providers.emulators.clock import from_rfc3339
 from providers.emulators.graphql_text import find_operation, read_input
 from providers.emulators.pod import Pod
 from providers.emulators.pod_request import check_pod, place_pod
+from providers.emulators.runpod_account import RunPodAccount
 from providers.emulators.stock import level, load_table
-
-if TYPE_CHECKING:
-    from providers.emulators.runpod_server import RunPodServer
 
 _PUBLIC = ("gpuTypes",)
 _STOCK_WORDS = {"NONE": None, "LOW": "Low", "MEDIUM": "Medium", "HIGH": "High"}
@@ -24,7 +22,7 @@ class GraphqlError(Exception):
     """Becomes status 200 with errors[]."""
 
 
-def answer(server: RunPodServer, call: Call) -> Answer:
+def answer(account: RunPodAccount, call: Call) -> Answer:
     if call.method != "POST" or not isinstance(call.body, dict) or not isinstance(call.body.get("query"), str):
         return Answer(status=400, body={"errors": [{"message": "Must provide query string."}]})
     text: str = call.body["query"]
@@ -34,23 +32,23 @@ def answer(server: RunPodServer, call: Call) -> Answer:
         message = f'Cannot query field "{field[1] if field else ""}" on type "Query".'
         return Answer(status=400, body={"errors": [{"message": message}]})
     try:
-        pod = check_key(server, call, operation)
+        pod = check_key(account, call, operation)
         given = read_input(text, operation, call.body.get("variables") or {})
-        return Answer(status=200, body={"data": {operation: OPERATIONS[operation](server, call, given, pod)}})
+        return Answer(status=200, body={"data": {operation: OPERATIONS[operation](account, call, given, pod)}})
     except GraphqlError as error:
         call.detail = str(error)
         problem = {"message": str(error), "path": [operation], "extensions": {"code": "RUNPOD"}}
         return Answer(status=200, body={"errors": [problem], "data": {operation: None}})
 
 
-def check_key(server: RunPodServer, call: Call, operation: str) -> Pod | None:
+def check_key(account: RunPodAccount, call: Call, operation: str) -> Pod | None:
     """The pod whose own key it is, None for the account's key or none needed."""
     key = call.request.headers.get("Authorization", "").removeprefix("Bearer ") or call.query.get("api_key", "")
-    if key == server.settings.api_key and not server.faults.take("key_revoked", call.subject):
+    if key == account.settings.api_key and not account.faults.take("key_revoked", call.subject):
         call.key = "account"
         return None
-    pod = server.pods.find_by_key(key) if key else None
-    if pod is not None and server.faults.peek("pod_key_rights", pod.name) != "none":
+    pod = account.pods.find_by_key(key) if key else None
+    if pod is not None and account.faults.peek("pod_key_rights", pod.name) != "none":
         call.key = f"pod:{pod.id}"
         return pod
     if operation in _PUBLIC:
@@ -59,29 +57,29 @@ def check_key(server: RunPodServer, call: Call, operation: str) -> Pod | None:
     raise GraphqlError("Unauthorized")
 
 
-def terminate(server: RunPodServer, call: Call, given: dict[str, Any], own: Pod | None) -> None:
-    pod = find(server, given, own)
+def terminate(account: RunPodAccount, call: Call, given: dict[str, Any], own: Pod | None) -> None:
+    pod = find(account, given, own)
     if pod is None:
         raise GraphqlError("pod not found to terminate")
     call.machine = pod.id
     pod.was_touched = True
-    server.pods.delete(pod)
+    account.pods.delete(pod)
 
 
-def stop(server: RunPodServer, call: Call, given: dict[str, Any], own: Pod | None) -> dict[str, Any]:
-    pod = find(server, given, own)
+def stop(account: RunPodAccount, call: Call, given: dict[str, Any], own: Pod | None) -> dict[str, Any]:
+    pod = find(account, given, own)
     if pod is None:
         raise GraphqlError("pod not found")
     call.machine = pod.id
-    server.pods.exit(pod)
+    account.pods.exit(pod)
     return {"id": pod.id, "desiredStatus": "EXITED"}
 
 
-def show_pod(server: RunPodServer, _call: Call, given: dict[str, Any], own: Pod | None) -> dict[str, Any] | None:
-    pod = find(server, given, own)
+def show_pod(account: RunPodAccount, _call: Call, given: dict[str, Any], own: Pod | None) -> dict[str, Any] | None:
+    pod = find(account, given, own)
     if pod is None:
         return None
-    now = server.clock.now()
+    now = account.clock.now()
     ports = [
         {"ip": "127.0.0.1", "isIpPublic": True, "privatePort": inside, "publicPort": port.number, "type": "tcp"}
         for inside, port in pod.ports.items()
@@ -97,16 +95,18 @@ def show_pod(server: RunPodServer, _call: Call, given: dict[str, Any], own: Pod 
     }
 
 
-def show_self(server: RunPodServer, _call: Call, _given: dict[str, Any], own: Pod | None) -> dict[str, Any]:
+def show_self(account: RunPodAccount, _call: Call, _given: dict[str, Any], own: Pod | None) -> dict[str, Any]:
     if own is not None:
         raise GraphqlError("Unauthorized")
-    live = [pod for pod in server.pods.pods.values() if not pod.is_gone and not pod.is_foreign]
+    live = [pod for pod in account.pods.pods.values() if not pod.is_gone and not pod.is_foreign]
     spend = sum(pod.price_usd_per_hour for pod in live)
     pods = [{"id": pod.id, "name": pod.name} for pod in live]
     return {"id": "user_1", "clientBalance": 100.0, "currentSpendPerHr": spend, "pods": pods}
 
 
-def show_gpu_types(server: RunPodServer, _call: Call, given: dict[str, Any], _own: Pod | None) -> list[dict[str, Any]]:
+def show_gpu_types(
+    account: RunPodAccount, _call: Call, given: dict[str, Any], _own: Pod | None
+) -> list[dict[str, Any]]:
     count = int(given.get("gpuCount", 1))
     return [
         {
@@ -121,20 +121,20 @@ def show_gpu_types(server: RunPodServer, _call: Call, given: dict[str, Any], _ow
             "lowestPrice": {
                 "uninterruptablePrice": gpu["price"]["secure"] * count,
                 "minimumBidPrice": round(gpu["price"]["secure"] / 2, 2),
-                "stockStatus": _STOCK_WORDS[find_best_level(server, gpu["id"], count)],
+                "stockStatus": _STOCK_WORDS[find_best_level(account, gpu["id"], count)],
             },
         }
         for gpu in load_table("runpod_stock")["gpus"]
     ]
 
 
-def find_best_level(server: RunPodServer, gpu_id: str, count: int) -> str:
-    stock = server.pods.stock
+def find_best_level(account: RunPodAccount, gpu_id: str, count: int) -> str:
+    stock = account.pods.stock
     free = max((stock.free(gpu_id, "SECURE", region) for region in stock.regions(gpu_id, "SECURE")), default=0)
     return level(free, count)
 
 
-def deploy(server: RunPodServer, call: Call, given: dict[str, Any], _own: Pod | None) -> dict[str, Any]:
+def deploy(account: RunPodAccount, call: Call, given: dict[str, Any], _own: Pod | None) -> dict[str, Any]:
     """podFindAndDeployOnDemand: the fields that v2 has too, and terminateAfter, which it has not."""
     body = {
         "name": given.get("name") or "my pod",
@@ -149,28 +149,28 @@ def deploy(server: RunPodServer, call: Call, given: dict[str, Any], _own: Pod | 
     if given.get("dataCenterId"):
         body["dataCenterIds"] = [given["dataCenterId"]]
     try:
-        check_pod(server, body)
-        place = place_pod(server, body)
+        check_pod(account, body)
+        place = place_pod(account, body)
     except Refused as refusal:
         raise GraphqlError(refusal.detail) from None
-    pod = server.pods.create(
+    pod = account.pods.create(
         body, region=place.region, price_usd_per_hour=place.price_usd_per_hour, request=call.number
     )
     call.machine = pod.id
     if given.get("terminateAfter"):
         pod.terminate_after = from_rfc3339(given["terminateAfter"])
-        server.clock.call_at(pod.terminate_after, lambda: server.pods.delete(pod))
+        account.clock.call_at(pod.terminate_after, lambda: account.pods.delete(pod))
     return {"id": pod.id, "name": pod.name, "costPerHr": pod.price_usd_per_hour, "desiredStatus": "RUNNING"}
 
 
-def find(server: RunPodServer, given: dict[str, Any], own: Pod | None) -> Pod | None:
-    pod = server.pods.find(str(given.get("podId", "")))
+def find(account: RunPodAccount, given: dict[str, Any], own: Pod | None) -> Pod | None:
+    pod = account.pods.find(str(given.get("podId", "")))
     if own is not None and pod is not own:
         raise GraphqlError("Unauthorized")
     return pod
 
 
-OPERATIONS: dict[str, Callable[[RunPodServer, Call, dict[str, Any], Pod | None], Any]] = {
+OPERATIONS: dict[str, Callable[[RunPodAccount, Call, dict[str, Any], Pod | None], Any]] = {
     "podFindAndDeployOnDemand": deploy,
     "podTerminate": terminate,
     "podStop": stop,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -16,59 +16,59 @@ from providers.emulators.pod import ACTIONS, Pod
 from providers.emulators.pod_request import check_pod, place_pod
 from providers.emulators.pod_view import render_pod
 from providers.emulators.problem import invalid, not_found, refuse
-
-if TYPE_CHECKING:
-    from providers.emulators.runpod_server import RunPodServer
+from providers.emulators.runpod_account import RunPodAccount
 
 _LOG_POLL_S = 0.1
 _KEEP_ALIVE_S = 10.0
 
 
-async def create_pod(server: RunPodServer, call: Call) -> Answer:
+async def create_pod(account: RunPodAccount, call: Call) -> Answer:
     body: dict[str, Any] = call.body
     name = body["name"]
-    if server.faults.take("insufficient_balance_402", name):
+    if account.faults.take("insufficient_balance_402", name):
         raise refuse(402, "Insufficient balance to deploy a pod.", fault="insufficient_balance_402")
-    if server.faults.take("pool_403", name):
+    if account.faults.take("pool_403", name):
         raise refuse(403, "Your account cannot access the requested pool.", fault="pool_403")
-    if server.faults.take("create_500", name):
+    if account.faults.take("create_500", name):
         raise refuse(500, "Something went wrong. Please try again later.", fault="create_500")
-    check_pod(server, body)
-    place = place_pod(server, body)
-    pod = server.pods.create(
+    check_pod(account, body)
+    place = place_pod(account, body)
+    pod = account.pods.create(
         body, region=place.region, price_usd_per_hour=place.price_usd_per_hour, request=call.number
     )
     call.machine = pod.id
-    if server.faults.take("create_500_after_commit", name):
+    if account.faults.take("create_500_after_commit", name):
         raise refuse(500, "Something went wrong. Please try again later.", fault="create_500_after_commit")
-    hang_s = server.faults.take("create_hang_after_commit", name)
+    hang_s = account.faults.take("create_hang_after_commit", name)
     if hang_s is not None:
         call.fault = "create_hang_after_commit"
         await asyncio.sleep(float(hang_s))
         raise LineCut
-    return Answer(status=201, body=show(server, pod))
+    return Answer(status=201, body=show(account, pod))
 
 
-def list_pods(server: RunPodServer, call: Call) -> Answer:
-    stale_s = float(server.faults.take("list_stale_s", call.subject) or 0)
-    moment = server.clock.now() - stale_s
-    pods = [pod.as_of(moment) for pod in server.pods.list_at(moment)]
+def list_pods(account: RunPodAccount, call: Call) -> Answer:
+    stale_s = float(account.faults.take("list_stale_s", call.subject) or 0)
+    moment = account.clock.now() - stale_s
+    pods = [pod.as_of(moment) for pod in account.pods.list_at(moment)]
     with_members = call.query.get("includeClusterPods") == "true"
-    if not server.is_september:
-        return Answer(status=200, body={"pods": [show(server, pod) for pod in pods if with_members or not pod.cluster]})
-    page, has_more = cut_page(pods, call.query, cap=server.faults.take("page_cap"))
+    if not account.is_september:
+        return Answer(
+            status=200, body={"pods": [show(account, pod) for pod in pods if with_members or not pod.cluster]}
+        )
+    page, has_more = cut_page(pods, call.query, cap=account.faults.take("page_cap"))
     pagination = {"nextCursor": make_cursor(page[-1], call.query) if has_more else None, "hasNextPage": has_more}
     # Members go after the cut, so a page may be short, or empty, with more to come.
-    shown = [show(server, pod) for pod in page if with_members or not pod.cluster]
+    shown = [show(account, pod) for pod in page if with_members or not pod.cluster]
     return Answer(status=200, body={"pods": shown, "pagination": pagination})
 
 
-def get_pod(server: RunPodServer, call: Call) -> Answer:
-    return Answer(status=200, body=show(server, find(server, call)))
+def get_pod(account: RunPodAccount, call: Call) -> Answer:
+    return Answer(status=200, body=show(account, find(account, call)))
 
 
-def update_pod(server: RunPodServer, call: Call) -> Answer:
-    pod = find(server, call)
+def update_pod(account: RunPodAccount, call: Call) -> Answer:
+    pod = find(account, call)
     refuse_member(pod)
     pod.was_touched = True
     if not {"cmd", "entrypoint"}.isdisjoint(call.body):
@@ -77,23 +77,23 @@ def update_pod(server: RunPodServer, call: Call) -> Answer:
         pod.config.pop("cmd", None)
         pod.config.pop("entrypoint", None)
     pod.config |= {key: value for key, value in call.body.items() if key != "templateId"}
-    return Answer(status=200, body=show(server, pod))
+    return Answer(status=200, body=show(account, pod))
 
 
-def delete_pod(server: RunPodServer, call: Call) -> Answer:
-    pod = find(server, call)
+def delete_pod(account: RunPodAccount, call: Call) -> Answer:
+    pod = find(account, call)
     refuse_member(pod)
-    if server.faults.take("delete_500", pod.name):
+    if account.faults.take("delete_500", pod.name):
         raise refuse(500, "Something went wrong. Please try again later.", fault="delete_500")
     pod.was_touched = True
-    server.pods.delete(pod)
-    if server.faults.take("delete_500_but_done", pod.name):
+    account.pods.delete(pod)
+    if account.faults.take("delete_500_but_done", pod.name):
         raise refuse(500, "Something went wrong. Please try again later.", fault="delete_500_but_done")
     return Answer(status=204)
 
 
-def act_on_pod(server: RunPodServer, call: Call) -> Answer:
-    pod = find(server, call)
+def act_on_pod(account: RunPodAccount, call: Call) -> Answer:
+    pod = find(account, call)
     refuse_member(pod)
     action = call.body["action"]
     if action not in ACTIONS[pod.status]:
@@ -102,28 +102,28 @@ def act_on_pod(server: RunPodServer, call: Call) -> Answer:
         raise refuse(409, "the pod is locked")
     pod.was_touched = True
     if action == "terminate":
-        return delete_pod(server, call)
+        return delete_pod(account, call)
     if action in ("stop", "restart"):
-        server.pods.exit(pod)
+        account.pods.exit(pod)
     if action == "start":
-        refuse_start(server, call, pod)
+        refuse_start(account, call, pod)
     if action in ("start", "restart"):
-        server.pods.resume(pod)
-    return Answer(status=200, body=show(server, pod))
+        account.pods.resume(pod)
+    return Answer(status=200, body=show(account, pod))
 
 
-def refuse_start(server: RunPodServer, call: Call, pod: Pod) -> None:
-    if server.faults.take("start_host_full", pod.name):
+def refuse_start(account: RunPodAccount, call: Call, pod: Pod) -> None:
+    if account.faults.take("start_host_full", pod.name):
         body = {"error": "not enough free GPUs on the host machine"}
         raise Refused(Answer(status=400, body=body), fault="start_host_full", detail=body["error"])
-    if server.faults.take("start_zero_gpu", pod.name):
+    if account.faults.take("start_zero_gpu", pod.name):
         call.fault = "start_zero_gpu"
         pod.gpu_count = 0
 
 
-async def stream_logs(server: RunPodServer, call: Call) -> web.StreamResponse:
+async def stream_logs(account: RunPodAccount, call: Call) -> web.StreamResponse:
     """Server-sent events: the tail, then what comes, until the client hangs up."""
-    pod = find(server, call)
+    pod = find(account, call)
     source, since = call.query.get("source"), call.query.get("since")
     tail = int(call.query.get("tail", "100"))
     from_moment = read_moment(call.request.headers.get("Last-Event-ID") or since)
@@ -132,11 +132,11 @@ async def stream_logs(server: RunPodServer, call: Call) -> web.StreamResponse:
             "Content-Type": "text/event-stream",
             "Cache-Control": "no-cache",
             "X-Accel-Buffering": "no",
-            **server.quota.headers(call.key, server.faults.peek("quota")),
+            **account.quota.headers(call.key, account.faults.peek("quota")),
         }
     )
     await response.prepare(call.request)
-    server.pods.collect_log(pod)
+    account.pods.collect_log(pod)
     lines = [line for line in pod.log if source in (None, line[1]) and line[0] > from_moment]
     sent = len(pod.log)
     quiet_s = 0.0
@@ -172,12 +172,12 @@ def read_moment(text: str | None) -> float:
         raise invalid([f"query.since: '{text}' is not a time"]) from None
 
 
-def show(server: RunPodServer, pod: Pod) -> dict[str, Any]:
-    return render_pod(pod, now=server.clock.now(), has_arrays=server.is_september)
+def show(account: RunPodAccount, pod: Pod) -> dict[str, Any]:
+    return render_pod(pod, now=account.clock.now(), has_arrays=account.is_september)
 
 
-def find(server: RunPodServer, call: Call) -> Pod:
-    pod = server.pods.find(call.path_value("id"))
+def find(account: RunPodAccount, call: Call) -> Pod:
+    pod = account.pods.find(call.path_value("id"))
     if pod is None:
         raise not_found()
     call.machine = pod.id

@@ -80,7 +80,9 @@ async def serve(options: argparse.Namespace) -> int:
             servers.append(await start_one(options, cloud, options.port + place if options.port else 0))
             sys.stdout.write(json.dumps(describe(servers[-1])) + "\n")
             sys.stdout.flush()
-        waits = [asyncio.create_task(event.wait()) for event in (stopped, *(server.stopped for server in servers))]
+        waits = [
+            asyncio.create_task(event.wait()) for event in (stopped, *(server.account.stopped for server in servers))
+        ]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
@@ -102,8 +104,8 @@ async def start_one(options: argparse.Namespace, cloud: str, port: int) -> Cloud
     server = make_server(cloud, settings)
     for fault in options.fault:
         # With several clouds, a knob is turned on those that have it.
-        if server.faults.knows(fault["name"]) or len(options.cloud or CLOUDS) == 1:
-            server.faults.set(fault["name"], fault["value"])
+        if server.account.faults.knows(fault["name"]) or len(options.cloud or CLOUDS) == 1:
+            server.account.faults.set(fault["name"], fault["value"])
     await server.start(port)
     return server
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from providers.emulators.cloud_server import CloudServer, Settings
+from providers.emulators.account import Settings
+from providers.emulators.cloud_server import CloudServer
 from providers.emulators.lambda_server import LambdaServer
 from providers.emulators.runpod_server import RunPodServer
 
@@ -61,13 +62,13 @@ def make_server(cloud: str, settings: Settings) -> CloudServer:
 
 def describe(server: CloudServer) -> dict[str, Any]:
     """What a client and a test need to know, as printed by the command line."""
-    key_name, url_name = _EXPORTS[server.cloud]
+    key_name, url_name = _EXPORTS[server.account.cloud]
     return {
-        "cloud": server.cloud,
+        "cloud": server.account.cloud,
         "base_url": server.base_url,
-        "api_key": server.settings.api_key,
-        "exports": {key_name: server.settings.api_key, url_name: server.base_url},
-        "admin_url": f"http://127.0.0.1:{server.port}/_emulator",
-        "admin_token": server.settings.admin_token,
-        "state_dir": str(server.settings.state_dir),
+        "api_key": server.account.settings.api_key,
+        "exports": {key_name: server.account.settings.api_key, url_name: server.base_url},
+        "admin_url": f"{server.account.url}/_emulator",
+        "admin_token": server.account.settings.admin_token,
+        "state_dir": str(server.account.settings.state_dir),
     }

@@ -280,7 +280,7 @@ def start_with_known_keys(open_account: Any) -> Any:
         account = open_account("runpod")
     finally:
         module.make_server = original  # type: ignore[assignment]
-    return account, lambda: {pod.id: pod.key for pod in servers[0].pods.pods.values()}
+    return account, lambda: {pod.id: pod.key for pod in servers[0].account.pods.pods.values()}
 
 
 def test_graphql_ends_a_pod_and_honours_an_expiry_on_the_clouds_clock(open_account: Any, make_http: Any) -> None:
