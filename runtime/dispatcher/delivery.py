@@ -37,14 +37,12 @@ class Delivery:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         order = order_by_prefix(batch) if manifest.options.order == "prefix" else None
-        self._fleet = Fleet(hedge=manifest.options.hedge)
-        self._queue = RequestQueue(journal.done, on_due=self._fleet.pump, length=batch.length, order=order)
-        self._fleet.queue = self._queue
+        self._queue = RequestQueue(journal.done, on_due=self._pump, length=batch.length, order=order)
         self._sender = Sender(
             batch, journal, self._queue, run=manifest.run, options=manifest.options, durations=reporter.durations
         )
-        key = _read_key(manifest)
-        self._membership = Membership(manifest, self._fleet, self._queue, self._sender, key=key)
+        self._fleet = Fleet(self._queue, self._sender, hedge=manifest.options.hedge)
+        self._membership = Membership(manifest, self._fleet, key=_read_key(manifest))
 
     async def run(self) -> None:
         """Returns when every request has its result or a stop was asked for; raises what makes it impossible to go on."""
@@ -86,6 +84,9 @@ class Delivery:
         for task in watchers:
             if task.done():
                 task.result()
+
+    def _pump(self) -> None:
+        self._fleet.pump()
 
     async def _watch_input(self) -> None:
         while True:

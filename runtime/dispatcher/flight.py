@@ -1,15 +1,12 @@
-"""One sending of one request to one replica, from its first byte to its end. Made by the sender, watched by the replica."""
+"""A request on its way, and each sending of it from its first byte to its end. The queue hands requests out; the sender makes
+the flights, the replica watches them."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
-
-if TYPE_CHECKING:
-    from runtime.dispatcher.replica import Replica
-    from runtime.dispatcher.request_queue import Request
 
 # Why we ended a sending ourselves: its deadline passed, the engine made no token for too long, the machine left, the
 # other of two twins was first, the dispatcher stops.
@@ -21,11 +18,29 @@ ASSUMED_TOKENS = 32768  # of a request that sets no max_tokens
 ASSUMED_TOKEN_S = 0.1  # of an engine whose speed is not known yet
 
 
+class Request(msgspec.Struct, eq=False):
+    """One line of the input on its way; `flights` are its sendings that are in flight now (two when hedged).
+
+    attempts: tries that count; sent: all tries; busy: times it was turned away; busy_mark: answers that others had got
+    by the last such time; deaths: engines that died while they had it; avoid: the replica that it last failed on.
+    """
+
+    line: int
+    size: int = 0
+    attempts: int = 0
+    sent: int = 0
+    busy: int = 0
+    busy_mark: int = 0
+    deaths: int = 0
+    delay_s: float = 0.0
+    avoid: object = None
+    flights: list[Flight] = msgspec.field(default_factory=list)
+
+
 class Flight(msgspec.Struct, eq=False):
-    """Times are the event loop's, in seconds."""
+    """One sending. Times are the event loop's, in seconds."""
 
     request: Request
-    replica: Replica
     task: asyncio.Task[None]
     sent_at: float
     deadline_at: float

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from runtime.dispatcher.flight import Flight
-    from runtime.dispatcher.replica import Replica
+from runtime.dispatcher.flight import Flight
+from runtime.dispatcher.replica import Replica
 
 GAIN = 1.5
 LATE_FACTOR = 2.0
@@ -25,15 +23,14 @@ def choose_hedges(replicas: Sequence[Replica], *, now: float) -> list[tuple[Flig
     median_s = {replica.index: replica.latencies.percentile(0.5) for replica in replicas}
     late_s = {replica.index: replica.latencies.percentile(0.9) * LATE_FACTOR for replica in replicas}
     chosen = []
-    for flight in sorted(_single_flights(replicas), key=lambda flight: flight.sent_at):
+    for own, flight in sorted(_single_flights(replicas), key=lambda single: single[1].sent_at):
         age_s = now - flight.sent_at
-        own = flight.replica.index
-        is_late = age_s > max(SHORTEST_S, late_s[own])
-        left_s = float("inf") if is_late or not median_s[own] else max(0.0, median_s[own] - age_s)
+        is_late = age_s > max(SHORTEST_S, late_s[own.index])
+        left_s = float("inf") if is_late or not median_s[own.index] else max(0.0, median_s[own.index] - age_s)
         helpers = [
             replica
             for replica in ready
-            if replica.index != own and room[replica.index] > 0 and 0 < median_s[replica.index] * GAIN < left_s
+            if replica is not own and room[replica.index] > 0 and 0 < median_s[replica.index] * GAIN < left_s
         ]
         if helpers and age_s > 0:
             helper = min(helpers, key=lambda replica: median_s[replica.index])
@@ -42,6 +39,10 @@ def choose_hedges(replicas: Sequence[Replica], *, now: float) -> list[tuple[Flig
     return chosen
 
 
-def _single_flights(replicas: Iterable[Replica]) -> list[Flight]:
-    flights = [flight for replica in replicas for flight in replica.flights]
-    return [flight for flight in flights if len(flight.request.flights) == 1 and not flight.request.deaths]
+def _single_flights(replicas: Iterable[Replica]) -> list[tuple[Replica, Flight]]:
+    return [
+        (replica, flight)
+        for replica in replicas
+        for flight in replica.flights
+        if len(flight.request.flights) == 1 and not flight.request.deaths
+    ]

@@ -12,8 +12,6 @@ from runtime.dispatcher.fleet import Fleet
 from runtime.dispatcher.machines_watch import INTERVAL_S, MachinesWatch, Sighting
 from runtime.dispatcher.manifest import Manifest
 from runtime.dispatcher.replica import Link, Replica
-from runtime.dispatcher.request_queue import RequestQueue
-from runtime.dispatcher.sender import Sender
 from runtime.engines.fast_http import FastTransport
 from runtime.engines.heartbeat import beat
 from runtime.engines.tunnel import Tunnel
@@ -25,11 +23,9 @@ from schemas.ssh import SshTarget, write_known_hosts
 class Membership:
     """Who is in the fleet and why; `key` is the bearer key of the engines."""
 
-    def __init__(self, manifest: Manifest, fleet: Fleet, queue: RequestQueue, sender: Sender, *, key: str) -> None:
+    def __init__(self, manifest: Manifest, fleet: Fleet, *, key: str) -> None:
         self._manifest = manifest
         self._fleet = fleet
-        self._queue = queue
-        self._sender = sender
         self._key = key
         self._watch = MachinesWatch(Path(manifest.machines_dir))
         self._members: dict[int, tuple[MachineRecord, Replica]] = {}
@@ -100,8 +96,6 @@ class Membership:
             record.name,
             record.index,
             transport,
-            queue=self._queue,
-            sender=self._sender,
             cap=self._manifest.options.max_concurrency,
             companions=(tunnel.run, functools.partial(beat, target)),
             is_reachable=lambda: tunnel.is_up,
@@ -110,7 +104,7 @@ class Membership:
     def _make_server_replica(self, index: int, base_url: str) -> Replica:
         transport = _open_transport(base_url, endpoint=self._manifest.endpoint, key=self._key)
         cap = self._manifest.options.max_concurrency
-        return Replica(base_url, index, transport, queue=self._queue, sender=self._sender, cap=cap)
+        return Replica(base_url, index, transport, cap=cap)
 
 
 def _open_transport(base_url: str, *, endpoint: str, key: str) -> Link:

@@ -1,4 +1,5 @@
-"""One engine as the dispatcher sees it: its state, its window, its slots. Made by the fleet; its slots call the sender."""
+"""One engine as the dispatcher sees it: its state, its window, what it has in flight. Made by
+membership; its slots and the sender tell it what they do."""
 
 from __future__ import annotations
 
@@ -6,19 +7,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from runtime.batch.tokens import Tokens
 from runtime.dispatcher.flight import AbortCause, Flight
 from runtime.dispatcher.latency import Latencies
-from runtime.dispatcher.request_queue import Request, RequestQueue
 from runtime.dispatcher.window import Window
 from runtime.engines.backoff import Backoff
 from runtime.engines.engine_load import EngineLoad, parse_load
 from runtime.engines.exchange import Answer, Health
-
-if TYPE_CHECKING:
-    from runtime.dispatcher.sender import Sender
 
 POLL_S = 1.0
 SEARCH_POLL_S = 0.25
@@ -26,7 +23,6 @@ HEALTH_TIMEOUT_S = 5.0
 PATIENCE_S = 3.0  # until a server that has never answered is told of
 STALL_S = 120.0
 TUNNEL_NEWS_S = 0.05  # when ssh dies, our sockets may hear of it before we do
-LEAVE_TIMEOUT_S = 5.0
 ReplicaState = Literal["connecting", "ready", "draining", "down", "left"]
 _log = logging.getLogger("leasehold.replica")
 
@@ -49,8 +45,6 @@ class Replica:
         index: int,
         transport: Link,
         *,
-        queue: RequestQueue,
-        sender: Sender,
         cap: int = 0,
         companions: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (),
         is_reachable: Callable[[], bool] = lambda: True,
@@ -67,15 +61,12 @@ class Replica:
         self.latencies, self.recent, self.token_times = Latencies(), Latencies(), Latencies()
         self.slow_answer_s = self.slow_token_s = 0.0
         self.load: EngineLoad | None = None
-        # Set by the fleet: whether another replica is ready; whom to tell of a new state, of a fault in our own code.
-        self.has_others: Callable[[], bool] = lambda: False
+        # Set by the fleet: whom to tell of room for more, of a new state, of a fault in our own code.
+        self.on_room: Callable[[], None] = lambda: None
         self.on_state: Callable[[], None] = lambda: None
         self.on_fault: Callable[[BaseException], None] = lambda _fault: None
-        self._queue = queue
-        self._sender = sender
         self._companions = companions
         self._is_reachable = is_reachable
-        self._slots: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._made_at = self._loop.time()
         self._has_told = False
@@ -87,59 +78,8 @@ class Replica:
         self._check_began_at = self._heard_at = self._progress_at = float("-inf")
         self._has_metrics = True
 
-    # The slots
-
-    def pump(self) -> None:
-        """Start as many slots as the window has room for and the queue has requests."""
-        while self._has_room(self.in_flight):
-            request = self._queue.take(self, has_others=self.has_others())
-            if request is None:
-                return
-            self.start(request)
-
-    def start(self, request: Request) -> None:
-        """Send this request in a slot of its own, which then goes on with others."""
-        self.in_flight += 1
-        slot = self._loop.create_task(self._run_slot(request, is_suspect=self._hold(request)))
-        self._slots.add(slot)
-        slot.add_done_callback(self._end_slot)
-
-    async def _run_slot(self, request: Request, *, is_suspect: bool) -> None:
-        following: Request | None = request
-        while following is not None:
-            try:
-                await self._sender.send(following, self)
-            finally:
-                self.suspects -= is_suspect
-                self.is_alone = False
-            following = self._take_next()
-            is_suspect = following is not None and self._hold(following)
-
-    def _take_next(self) -> Request | None:
-        """As pump, for a slot that is free but still counted."""
-        if not self._has_room(self.in_flight - 1):
-            return None
-        self.in_flight -= 1
-        following = self._queue.take(self, has_others=self.has_others())
-        self.in_flight += 1
-        return following
-
-    def _hold(self, request: Request) -> bool:
-        """Count it in; whether an engine died while it had this request."""
-        self.suspects += request.deaths > 0
-        self.is_alone = request.deaths > 1
-        return request.deaths > 0
-
-    def _end_slot(self, slot: asyncio.Task[None]) -> None:
-        self.in_flight -= 1
-        self._slots.discard(slot)
-        self._end_companion(slot)
-
-    def _end_companion(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            self.on_fault(fault)
-
-    def _has_room(self, in_flight: int) -> bool:
+    def has_room(self, in_flight: int) -> bool:
+        """Whether one more may be sent beside so many."""
         return self.state == "ready" and in_flight < self.window.size and self._loop.time() >= self._paused_until
 
     # What the sender tells
@@ -167,7 +107,7 @@ class Replica:
         before = self.window.size
         self.window.on_answer(now=now, in_flight=self.in_flight)
         if self.window.size > before:
-            self._loop.call_soon(self.pump)
+            self._loop.call_soon(self.on_room)
 
     def on_busy(self, flight: Flight, *, retry_after_s: float) -> None:
         """Turned away: one cut and one pause for all that were in flight together."""
@@ -176,7 +116,7 @@ class Replica:
         if is_first or retry_after_s:
             pause_s = retry_after_s or self._busy.next()
             self._paused_until = max(self._paused_until, now + pause_s)
-            self._loop.call_later(pause_s + 0.001, self.pump)
+            self._loop.call_later(pause_s + 0.001, self.on_room)
 
     async def check_alive(self) -> bool:
         """Whether the engine answers now, asked once for all who ask together; False puts the replica down."""
@@ -230,12 +170,14 @@ class Replica:
         if self.state != "left":
             self._set_state("draining")
 
-    async def abort_all(self, cause: AbortCause) -> None:
-        """End what is in flight and wait for its slots."""
+    def abort_all(self, cause: AbortCause) -> None:
+        """End what is in flight."""
         for flight in list(self.flights):
             flight.abort(cause)
-        if self._slots:
-            await asyncio.wait(list(self._slots), timeout=LEAVE_TIMEOUT_S)
+
+    def _end_companion(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self.on_fault(fault)
 
     async def _watch_once(self) -> None:
         if self.state in ("connecting", "down"):
@@ -301,7 +243,7 @@ class Replica:
                 self._progress_at = self._heard_at
             self.load = load
             self.window.on_load(load, in_flight=len(self.flights))
-            self.pump()
+            self.on_room()
 
     def _sweep(self) -> None:
         """End what is past its deadline, and everything when the engine has made no token for too long."""
@@ -324,8 +266,7 @@ class Replica:
             self._give_up(f"no sign of life in {STALL_S:.0f} s")
 
     def _give_up(self, why: str) -> None:
-        for flight in list(self.flights):
-            flight.abort("stalled")
+        self.abort_all("stalled")
         self._go_down(why, has_died=False)
 
     def _is_stalled(self, now: float) -> bool:

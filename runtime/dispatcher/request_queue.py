@@ -10,14 +10,10 @@ import collections
 import heapq
 import random
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import msgspec
-
+from runtime.dispatcher.flight import Request
 from runtime.engines.backoff import next_delay
-
-if TYPE_CHECKING:
-    from runtime.dispatcher.flight import Flight
 
 BYTES_IN_FLIGHT = 256 * 1024 * 1024
 SUSPECTS_IN_FLIGHT = 16  # of one replica; what is in flight at a second death is tried alone, so this bounds that work
@@ -31,25 +27,6 @@ class Taker(Protocol):
     in_flight: int
     suspects: int
     is_alone: bool
-
-
-class Request(msgspec.Struct, eq=False):
-    """One line of the input on its way; `flights` are its sendings that are in flight now (two when hedged).
-
-    attempts: tries that count; sent: all tries; busy: times it was turned away; busy_mark: answers that others had got
-    by the last such time; deaths: engines that died while they had it; avoid: the replica that it last failed on.
-    """
-
-    line: int
-    size: int = 0
-    attempts: int = 0
-    sent: int = 0
-    busy: int = 0
-    busy_mark: int = 0
-    deaths: int = 0
-    delay_s: float = 0.0
-    avoid: object = None
-    flights: list[Flight] = msgspec.field(default_factory=list)
 
 
 class RequestQueue:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from runtime.batch.batch_lines import RequestLine, read_max_tokens
 from runtime.batch.input_index import BatchInput
@@ -11,16 +10,22 @@ from runtime.batch.journal import Journal
 from runtime.batch.tokens import NO_TOKENS, Tokens
 from runtime.dispatcher.durations import DurationCounts
 from runtime.dispatcher.early_stop import EarlyStop
-from runtime.dispatcher.flight import Flight, make_deadline_s
+from runtime.dispatcher.flight import Flight, Request, make_deadline_s
 from runtime.dispatcher.manifest import DispatchOptions
 from runtime.dispatcher.replica import Replica
-from runtime.dispatcher.request_queue import Request, RequestQueue
+from runtime.dispatcher.request_queue import RequestQueue
 from runtime.engines.exchange import Answer, TransportFailure
 from runtime.engines.outcome import Outcome, classify_answer
 
 FREE_REFUSALS = 100
 POISON_DEATHS = 3
-_log = logging.getLogger("leasehold.sender")
+
+
+class Sending(Flight, kw_only=True):
+    """A flight, with the line that it carries and the replica that it goes to."""
+
+    line: RequestLine
+    replica: Replica
 
 
 class Sender:
@@ -52,23 +57,23 @@ class Sender:
         """One try. Raises SpecError when the input is no longer what was checked, and nothing else."""
         line = self._batch.read(request.line)
         body = bytes(line.body)
-        flight = self._depart(request, replica, body)
+        sending = self._depart(request, replica, line, body)
         try:
             answer = await replica.transport.post(body, request_id=f"{self._run}-{request.line:08x}-{request.sent}")
         except TransportFailure as failure:
-            self._arrive(flight)
-            await self._on_broken(flight, line, failure)
+            self._arrive(sending)
+            await self._on_broken(sending, failure)
         except asyncio.CancelledError:
-            self._arrive(flight)
-            if flight.cause is None:
+            self._arrive(sending)
+            if sending.cause is None:
                 raise
-            flight.task.uncancel()
-            self._on_abort(flight, line)
+            sending.task.uncancel()
+            self._on_abort(sending)
         else:
-            self._arrive(flight)
-            await self._on_answer(flight, line, answer)
+            self._arrive(sending)
+            await self._on_answer(sending, answer)
 
-    def _depart(self, request: Request, replica: Replica, body: bytes) -> Flight:
+    def _depart(self, request: Request, replica: Replica, line: RequestLine, body: bytes) -> Sending:
         task = asyncio.current_task()
         assert task is not None
         now = self._loop.time()
@@ -81,139 +86,140 @@ class Sender:
             latency_s=replica.slow_answer_s,
             token_s=replica.slow_token_s,
         )
-        flight = Flight(request, replica, task, now, now + deadline_s)
-        request.flights.append(flight)
-        replica.flights.add(flight)
+        sending = Sending(request, task, now, now + deadline_s, line=line, replica=replica)
+        request.flights.append(sending)
+        replica.flights.add(sending)
         self._queue.depart(request)
-        return flight
+        return sending
 
-    def _arrive(self, flight: Flight) -> None:
-        flight.request.flights.remove(flight)
-        flight.replica.flights.discard(flight)
-        self._queue.arrive(flight.request)
+    def _arrive(self, sending: Sending) -> None:
+        sending.request.flights.remove(sending)
+        sending.replica.flights.discard(sending)
+        self._queue.arrive(sending.request)
 
-    async def _on_answer(self, flight: Flight, line: RequestLine, answer: Answer) -> None:
+    async def _on_answer(self, sending: Sending, answer: Answer) -> None:
         outcome, tokens = classify_answer(answer.status, answer.body)
         if outcome is Outcome.ANSWERED and tokens is not None:
-            self._write_answer(flight, line, answer, tokens)
+            self._write_answer(sending, answer, tokens)
         elif outcome is Outcome.REFUSED:
-            self._write_refusal(flight, line, answer)
+            self._write_refusal(sending, answer)
         elif outcome is Outcome.BUSY:
-            await self._on_busy(flight, line, answer)
-        elif answer.status >= 500 and not await flight.replica.check_alive():
-            self._on_lost(flight, line)
+            await self._on_busy(sending, answer)
+        elif answer.status >= 500 and not await sending.replica.check_alive():
+            self._on_lost(sending)
         else:
-            self._count_attempt(flight, line, answer=answer)
+            self._count_attempt(sending, answer=answer)
 
-    async def _on_broken(self, flight: Flight, line: RequestLine, failure: TransportFailure) -> None:
+    async def _on_broken(self, sending: Sending, failure: TransportFailure) -> None:
         """No whole answer: a dead engine is not the request's fault, a living one that hangs up may be."""
-        if not await flight.replica.check_alive():
-            self._on_lost(flight, line)
+        if not await sending.replica.check_alive():
+            self._on_lost(sending)
         else:
-            self._count_attempt(flight, line, code="connection_error", message=failure.message)
+            self._count_attempt(sending, code="connection_error", message=failure.message)
 
-    def _on_abort(self, flight: Flight, line: RequestLine) -> None:
+    def _on_abort(self, sending: Sending) -> None:
         self.redone += 1
-        if flight.cause in ("deadline", "stalled"):
-            spent_s = self._loop.time() - flight.sent_at
-            what = "no answer" if flight.cause == "deadline" else "the engine made no progress"
-            self._count_attempt(flight, line, code="request_timeout", message=f"{what} in {spent_s:.0f} s")
-        elif flight.cause == "left":
-            self._put_back(flight.request)
+        if sending.cause in ("deadline", "stalled"):
+            spent_s = self._loop.time() - sending.sent_at
+            what = "no answer" if sending.cause == "deadline" else "the engine made no progress"
+            self._count_attempt(sending, code="request_timeout", message=f"{what} in {spent_s:.0f} s")
+        elif sending.cause == "left":
+            self._put_back(sending.request)
 
-    async def _on_busy(self, flight: Flight, line: RequestLine, answer: Answer) -> None:
+    async def _on_busy(self, sending: Sending, answer: Answer) -> None:
         """Turned away unread: free, unless this one is turned away again and again while others are answered."""
-        request, replica = flight.request, flight.replica
-        replica.on_busy(flight, retry_after_s=answer.retry_after_s)
+        request, replica = sending.request, sending.replica
+        replica.on_busy(sending, retry_after_s=answer.retry_after_s)
         if answer.status == 503 and not await replica.check_alive():
-            self._on_lost(flight, line)
+            self._on_lost(sending)
             return
         request.busy += 1
         others_pass = self._journal.tally.completed > request.busy_mark
         request.busy_mark = self._journal.tally.completed
         if request.busy > FREE_REFUSALS and others_pass:
-            self._count_attempt(flight, line, answer=answer)
+            self._count_attempt(sending, answer=answer)
         else:
             request.avoid = replica
             self._put_back(request)
 
-    def _on_lost(self, flight: Flight, line: RequestLine) -> None:
+    def _on_lost(self, sending: Sending) -> None:
         """The replica is down: no attempt, but whoever is there at too many deaths may be what kills."""
-        request = flight.request
+        request = sending.request
         self.redone += 1
-        request.avoid = flight.replica
-        if flight.replica.has_died:
+        request.avoid = sending.replica
+        if sending.replica.has_died:
             request.deaths += 1
         if request.deaths < POISON_DEATHS:
             self._put_back(request)
         elif not request.flights:
             message = f"{request.deaths} engines died while they worked on this request, the last time on it alone"
-            self._write_failure(flight, line, code="poisoned_request", message=message)
+            self._write_failure(sending, code="poisoned_request", message=message)
 
     def _count_attempt(
         self,
-        flight: Flight,
-        line: RequestLine,
+        sending: Sending,
         *,
         answer: Answer | None = None,
         code: str = "",
         message: str = "",
     ) -> None:
-        request = flight.request
+        request = sending.request
         request.attempts += 1
-        request.avoid = flight.replica
+        request.avoid = sending.replica
         if request.attempts <= self._options.max_retries:
             self._put_back(request, delay_s=self._queue.retry_delay(request))
         elif request.flights:
             return
         elif answer is None:
-            self._write_failure(flight, line, code=code, message=message)
+            self._write_failure(sending, code=code, message=message)
         elif answer.status < 300:
             message = f"status {answer.status} with a body that is no JSON: {answer.body[:200]!r}"
-            self._write_failure(flight, line, code="invalid_answer", message=message)
+            self._write_failure(sending, code="invalid_answer", message=message)
         else:
-            self._write_refusal(flight, line, answer)
+            self._write_refusal(sending, answer)
 
     def _put_back(self, request: Request, *, delay_s: float = 0.0) -> None:
         """Unless a twin is still on its way, or has brought the result."""
         if not request.flights and not self._journal.done[request.line]:
             self._queue.put_back(request, delay_s=delay_s)
 
-    def _write_answer(self, flight: Flight, line: RequestLine, answer: Answer, tokens: Tokens) -> None:
+    def _write_answer(self, sending: Sending, answer: Answer, tokens: Tokens) -> None:
         data = self._journal.writer.make_answer(
-            flight.request.line,
-            bytes(line.custom_id),
+            sending.request.line,
+            bytes(sending.line.custom_id),
             status=answer.status,
             request_id=answer.request_id,
             body=answer.body,
         )
         self.early_stop.on_answer()
-        if self._write(flight, data, failed=False, tokens=tokens):
-            self._durations.add(flight.replica.on_answer(flight, tokens))
+        if self._write(sending, data, failed=False, tokens=tokens):
+            self._durations.add(sending.replica.on_answer(sending, tokens))
 
-    def _write_refusal(self, flight: Flight, line: RequestLine, answer: Answer) -> None:
+    def _write_refusal(self, sending: Sending, answer: Answer) -> None:
         data = self._journal.writer.make_refusal(
-            flight.request.line,
-            bytes(line.custom_id),
+            sending.request.line,
+            bytes(sending.line.custom_id),
             status=answer.status,
             request_id=answer.request_id,
             body=answer.body,
         )
         self.early_stop.on_failure(answer.status, answer.body)
-        if self._write(flight, data, failed=True):
-            flight.replica.on_refusal(flight)
+        if self._write(sending, data, failed=True):
+            sending.replica.on_refusal(sending)
 
-    def _write_failure(self, flight: Flight, line: RequestLine, *, code: str, message: str) -> None:
-        data = self._journal.writer.make_failure(flight.request.line, bytes(line.custom_id), code=code, message=message)
+    def _write_failure(self, sending: Sending, *, code: str, message: str) -> None:
+        data = self._journal.writer.make_failure(
+            sending.request.line, bytes(sending.line.custom_id), code=code, message=message
+        )
         self.early_stop.on_failure(0, f"{code}: {message}".encode())
-        if self._write(flight, data, failed=True):
-            flight.replica.failed += 1
+        if self._write(sending, data, failed=True):
+            sending.replica.failed += 1
 
-    def _write(self, flight: Flight, data: bytes, *, failed: bool, tokens: Tokens = NO_TOKENS) -> bool:
+    def _write(self, sending: Sending, data: bytes, *, failed: bool, tokens: Tokens = NO_TOKENS) -> bool:
         """Whether this is the result; the later of two twins is not, and the slower one is ended."""
-        is_first = self._journal.add(flight.request.line, data, failed=failed, tokens=tokens)
+        is_first = self._journal.add(sending.request.line, data, failed=failed, tokens=tokens)
         self.redone += not is_first
-        for twin in flight.request.flights:
+        for twin in sending.request.flights:
             twin.abort("twin")
         if self._journal.undone == 0:
             self.finished.set()

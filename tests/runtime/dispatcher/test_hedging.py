@@ -3,9 +3,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from runtime.dispatcher.flight import Request
 from runtime.dispatcher.hedging import choose_hedges
 from runtime.dispatcher.latency import Latencies
-from runtime.dispatcher.request_queue import Request
 
 
 def make_replica(index: int, *, median_s: float, room: int = 4, state: str = "ready") -> Any:

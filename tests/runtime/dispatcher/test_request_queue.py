@@ -6,7 +6,8 @@ import random
 import pytest
 
 import runtime.dispatcher.request_queue
-from runtime.dispatcher.request_queue import SUSPECTS_IN_FLIGHT, Request, RequestQueue
+from runtime.dispatcher.flight import Request
+from runtime.dispatcher.request_queue import SUSPECTS_IN_FLIGHT, RequestQueue
 
 
 class Taker:
