@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,26 @@ def list_imports(path: Path) -> Iterator[str]:
             yield node.module
 
 
+def name_module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def draw_imports() -> dict[str, set[str]]:
+    """Which module of ours imports which, also inside functions and where only types are checked; the command line's and the
+    benchmarks' too."""
+    paths = {
+        name_module(path): path for path in [*list_modules(), *(ROOT / "benchmarks").rglob("*.py"), ROOT / "tasks.py"]
+    }
+    drawing = {}
+    for module, path in paths.items():
+        named = {*list_imports(path)}
+        for node in parse(path):
+            if isinstance(node, ast.ImportFrom):
+                named |= {f"{node.module}.{alias.name}" for alias in node.names}
+        drawing[module] = named & paths.keys()
+    return drawing
+
+
 def reads_environment(path: Path) -> bool:
     """Whether the code, not a text in it, names os.environ or os.getenv."""
     return any(
@@ -166,6 +187,18 @@ def test_what_has_a_floor_imports_only_what_stands_below_it(room: str, floor: st
 
     assert paths
     assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    drawing = draw_imports()
+    try:
+        graphlib.TopologicalSorter(drawing).prepare()
+        circle = []
+    except graphlib.CycleError as error:
+        circle = error.args[1]
+
+    assert circle == []
+    assert sum(len(named) for named in drawing.values()) > 500
 
 
 @pytest.mark.parametrize("package", ONLY_IN)
