@@ -19,7 +19,8 @@ from schemas.status import Status
 from stacks.notifications.lone_courier import start_courier
 from stacks.notifications.notifier import tell_end_in_place
 from stacks.planning.plan import load_plan
-from stacks.releasing.release import DESTROY_TIMEOUT_S, Notice, release_run
+from stacks.releasing.destroy import DESTROY_TIMEOUT_S
+from stacks.releasing.release import Notice, release_run
 from stacks.releasing.release_speed import note_release_speed
 from stacks.run_folder import RunFolder
 from stacks.runs.batch_stop import finish_results, stop_dispatcher

@@ -18,15 +18,14 @@ from providers.open_clouds import CONSOLES, choose_waits, open_clouds
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from stacks.planning.plan import RELEASE_DEADLINE_S, load_plan
+from stacks.releasing.destroy import destroy_stack
 from stacks.run_folder import RunFolder
 from stacks.runs.batch_stop import stop_dispatcher
 from stacks.runs.run_processes import end_leftovers
 from stacks.runs.run_status import read_progress
-from stacks.stack import Stack, StackCall, parse_lock
+from stacks.stack import Stack, StackCall
 
 _REVOKE_TIMEOUT_S = 150.0
-# Revocation, the wait until listings count, the sweep itself, and Pulumi around them.
-DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 600
 Notice = Callable[[str], None]
 
 
@@ -103,11 +102,12 @@ def _destroy(
             on_notice(notice)
         if not stack.exists():
             return
-        reasons = _run_destroy(stack, keep_stack, on_call)
-        if reasons is not None and parse_lock(reasons) is not None:
-            # A backend such as S3 tells of its lock only now.
-            on_notice(stack.clear_stale_lock(reasons) or "")
-            reasons = _run_destroy(stack, keep_stack, on_call)
+        reasons = destroy_stack(
+            stack,
+            remove=not keep_stack,
+            clear_lock=lambda complaint: on_notice(stack.clear_stale_lock(complaint) or ""),
+            on_call=on_call,
+        )
         if reasons is not None:
             append_event(folder.events, "release", "destroy_failed", reasons)
             on_notice("pulumi destroy did not finish; sweeping the clouds directly")
@@ -116,18 +116,6 @@ def _destroy(
         append_event(folder.events, "release", "destroy_failed", str(error))
         what = error.what if isinstance(error, LeaseholdError) else error
         on_notice(f"pulumi destroy could not run; sweeping the clouds directly ({what})")
-
-
-def _run_destroy(stack: Stack, keep_stack: bool, on_call: Callable[[StackCall], None]) -> str | None:
-    """None when it went through, else why not."""
-    call = stack.start_destroy(remove=not keep_stack)
-    on_call(call)
-    code = call.wait(DESTROY_TIMEOUT_S)
-    if code == 0:
-        return None
-    # Also when it was killed: its language host and providers outlive it.
-    call.end()
-    return "; ".join(f"{each.name}: {each.message}" for each in call.failures()) or f"exit code {code}"
 
 
 def is_proven(folder: RunFolder) -> bool:

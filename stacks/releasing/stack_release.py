@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from schemas.errors import CloudError, LeaseholdError, ReleaseError
-from stacks.releasing.release import DESTROY_TIMEOUT_S, Notice
-from stacks.stack import Stack, parse_lock
+from stacks.releasing.destroy import destroy_stack
+from stacks.releasing.release import Notice
+from stacks.stack import Stack
 
 
 def find_shared_stack(run: str, home: Path, environment: Mapping[str, str]) -> Stack | None:
@@ -32,25 +33,12 @@ def release_stack(stack: Stack, *, force: bool, on_notice: Notice) -> None:
     """
     if force:
         stack.unlock()
-    reasons = _destroy(stack)
-    if reasons is not None and parse_lock(reasons) is not None:
-        on_notice(_clear_lock(stack, reasons))
-        reasons = _destroy(stack)
+    reasons = destroy_stack(stack, remove=True, clear_lock=lambda complaint: on_notice(_clear_lock(stack, complaint)))
     if reasons is not None:
         token = _find_token(stack)
         without = f", or without its state: ./inv release {token} --force" if token else ""
         fix = f"Try again: ./inv release {stack.run}{without}   (Pulumi's log: {stack.folder / 'pulumi.log'})"
         raise ReleaseError(f"the release is not verified: {reasons}", where=stack.run, fix=fix)
-
-
-def _destroy(stack: Stack) -> str | None:
-    """None when it went through, else why not."""
-    call = stack.start_destroy(remove=True)
-    code = call.wait(DESTROY_TIMEOUT_S)
-    if code == 0:
-        return None
-    call.end()
-    return "; ".join(each.message for each in call.failures()) or f"pulumi destroy ended with {code}"
 
 
 def _find_token(stack: Stack) -> str:
