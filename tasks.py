@@ -8,9 +8,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from invoke.context import Context
+from invoke.tasks import Task
 from invoke.tasks import task as make_task
 
 from toolchain.short_flags import ShortFlagTask
@@ -26,8 +29,9 @@ def demo(_context: Context, keep: bool = False, json: bool = False) -> None:
     """Run jobs/demo.yaml on this machine, start to end."""
     from stacks.run_folder import PROJECT
     from stacks.verbs.running import run_job
+    from stacks.verbs.start_options import StartOptions
 
-    sys.exit(run_job(PROJECT / "jobs" / "demo.yaml", keep=keep, as_json=json))
+    sys.exit(run_job(PROJECT / "jobs" / "demo.yaml", options=StartOptions(keep=keep, as_json=json)))
 
 
 @task(help={"json": _JSON})
@@ -205,6 +209,7 @@ def run(
     """Run a job: rent machines, answer every request, give the machines back, prove it."""
     from stacks.verbs.job_flags import JobFlags
     from stacks.verbs.running import parse_limit, pick_job, run_job
+    from stacks.verbs.start_options import StartOptions
     from stacks.verbs.telling import delivering_late
 
     flags = JobFlags(
@@ -220,34 +225,19 @@ def run(
         max_usd=max_usd,
         max_hours=max_hours,
     )
+    options = StartOptions(confirm=not yes, detach=detach, foreground=foreground, keep=keep, as_json=json)
     if len(job) > 1:
         from stacks.verbs.many_jobs import refuse_flags_of_one_job, run_jobs_of_flags
 
         refuse_flags_of_one_job({"--run": run, "--detach": detach}, flags)
+        files = [Path(each) for each in job]
         with delivering_late():
             code = run_jobs_of_flags(
-                [Path(each) for each in job],
-                os.environ,
-                parallel=parallel,
-                max_usd=max_usd,
-                line_limit=parse_limit(limit),
-                confirm=not yes,
-                foreground=foreground,
-                keep=keep,
-                as_json=json,
+                files, os.environ, parallel=parallel, max_usd=max_usd, line_limit=parse_limit(limit), options=options
             )
         sys.exit(code)
     with delivering_late():
-        code = run_job(
-            pick_job(job, flags),
-            run=run,
-            line_limit=parse_limit(limit),
-            confirm=not yes,
-            detach=detach,
-            foreground=foreground,
-            keep=keep,
-            as_json=json,
-        )
+        code = run_job(pick_job(job, flags), options=options, run=run, line_limit=parse_limit(limit))
     sys.exit(code)
 
 
@@ -356,70 +346,41 @@ _RESUME_HELP = {
 }
 
 
-@task(help=_RESUME_HELP)
-def resume(
-    _context: Context,
-    run: str = "",
-    job: str = "",
-    new_run: str = "",
-    limit: str = "",
-    yes: bool = False,
-    detach: bool = False,
-    foreground: bool = False,
-    json: bool = False,
-) -> None:
-    """Do what a run has not finished, in a new run whose results are the whole: old answers and new ones."""
-    from stacks.verbs.prefix_resume import resume_from
-    from stacks.verbs.resuming import AS_BEFORE
-    from stacks.verbs.running import parse_limit
-    from stacks.verbs.telling import delivering_late
+def _make_resuming_task(mode: Literal["resume", "retry"], about: str) -> Task[Callable[..., None]]:
+    def go_on(
+        _context: Context,
+        run: str = "",
+        job: str = "",
+        new_run: str = "",
+        limit: str = "",
+        yes: bool = False,
+        detach: bool = False,
+        foreground: bool = False,
+        json: bool = False,
+    ) -> None:
+        from stacks.verbs.prefix_resume import resume_from
+        from stacks.verbs.resuming import AS_BEFORE, ResumeOptions
+        from stacks.verbs.running import parse_limit
+        from stacks.verbs.start_options import StartOptions
+        from stacks.verbs.telling import delivering_late
 
-    with delivering_late():
-        code = resume_from(
-            run,
-            mode="resume",
-            job=job,
-            new_run=new_run,
-            line_limit=parse_limit(limit, left_out=AS_BEFORE),
-            confirm=not yes,
-            detach=detach,
-            foreground=foreground,
-            as_json=json,
-        )
-    sys.exit(code)
+        with delivering_late():
+            start = StartOptions(confirm=not yes, detach=detach, foreground=foreground, as_json=json)
+            line_limit = parse_limit(limit, left_out=AS_BEFORE)
+            options = ResumeOptions(mode=mode, job=job, new_run=new_run, line_limit=line_limit, start=start)
+            code = resume_from(run, options)
+        sys.exit(code)
+
+    go_on.__name__, go_on.__doc__ = mode, about
+    return task(help=_RESUME_HELP)(go_on)  # type: ignore[no-any-return]
 
 
-@task(help=_RESUME_HELP)
-def retry(
-    _context: Context,
-    run: str = "",
-    job: str = "",
-    new_run: str = "",
-    limit: str = "",
-    yes: bool = False,
-    detach: bool = False,
-    foreground: bool = False,
-    json: bool = False,
-) -> None:
-    """Like resume, and send again what failed for good; failed lines may have been corrected."""
-    from stacks.verbs.prefix_resume import resume_from
-    from stacks.verbs.resuming import AS_BEFORE
-    from stacks.verbs.running import parse_limit
-    from stacks.verbs.telling import delivering_late
-
-    with delivering_late():
-        code = resume_from(
-            run,
-            mode="retry",
-            job=job,
-            new_run=new_run,
-            line_limit=parse_limit(limit, left_out=AS_BEFORE),
-            confirm=not yes,
-            detach=detach,
-            foreground=foreground,
-            as_json=json,
-        )
-    sys.exit(code)
+resume = _make_resuming_task(
+    "resume", "Do what a run has not finished, in a new run whose results are the whole: old answers and new ones."
+)
+retry = _make_resuming_task(
+    "retry", "Like resume, and send again what failed for good; failed lines may have been corrected."
+)
 
 
 @task(help={"run": _RUN, "machine": "the machine's index"})

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.live import Live
 
@@ -24,6 +23,7 @@ from stacks.verbs.job_queue import combine_exit_codes, find_hopeless, pick_next,
 from stacks.verbs.job_turn import JobTurn
 from stacks.verbs.jobs_table import render_turns
 from stacks.verbs.start import launch_run, prepare_run
+from stacks.verbs.start_options import StartOptions
 
 # Offers and prices change: a plan that has waited longer is drawn up again when the job's turn comes.
 _PLAN_LASTS_S = 120.0
@@ -31,13 +31,26 @@ _POLL_S = 0.2
 
 
 def run_jobs_of_flags(
-    files: Sequence[Path], environment: Mapping[str, str], *, parallel: str, max_usd: str, **options: Any
+    files: Sequence[Path],
+    environment: Mapping[str, str],
+    *,
+    parallel: str,
+    max_usd: str,
+    line_limit: int,
+    options: StartOptions,
 ) -> int:
     """`run_jobs` with its numbers as they were typed; raises SpecError for what is none."""
     if parallel and (not parallel.isdecimal() or int(parallel) < 1):
         fix = "Leave it out for one after the other."
         raise SpecError(f"--parallel takes a number of jobs from 1 on, not {parallel!r}", fix=fix)
-    return run_jobs(files, environment, parallel=int(parallel or 1), max_usd=_parse_usd(max_usd), **options)
+    return run_jobs(
+        files,
+        environment,
+        parallel=int(parallel or 1),
+        max_usd=_parse_usd(max_usd),
+        line_limit=line_limit,
+        options=options,
+    )
 
 
 def refuse_flags_of_one_job(flags: Mapping[str, object], of_a_job: JobFlags) -> None:
@@ -66,10 +79,7 @@ def run_jobs(
     parallel: int = 1,
     max_usd: float | None = None,
     line_limit: int = 0,
-    confirm: bool = False,
-    foreground: bool = False,
-    keep: bool = False,
-    as_json: bool = False,
+    options: StartOptions,
 ) -> int:
     """Plan all, ask once, run `parallel` at a time; one that fails does not stop the others. Returns the worst exit code.
 
@@ -81,19 +91,19 @@ def run_jobs(
     refuse_shared_outputs(turns)
     if not all(turn.is_ended for turn in turns):
         WORDS.print(render_turns(turns))
-    if confirm:
+    if options.confirm:
         _ask_consent(turns)
 
     def launch(turn: JobTurn) -> None:
         if time.monotonic() - turn.planned_at > _PLAN_LASTS_S:
             turn.renew_plan(prepare_run(turn.file, line_limit=line_limit))
         assert turn.plan is not None
-        turn.take_folder(launch_run(turn.plan, environment, keep=keep, detached=not foreground))
+        turn.take_folder(launch_run(turn.plan, environment, keep=options.keep, detached=not options.foreground))
 
     _Queue(turns, launch, parallel=parallel, max_usd=max_usd).run()
     results = [turn.sum_up() for turn in turns]
     WORDS.print(render_turns(turns))
-    if as_json:
+    if options.as_json:
         print_data(results)
     return combine_exit_codes([result.exit_code for result in results])
 

@@ -25,8 +25,8 @@ from stacks.policy.view import tell_refusal
 from stacks.run_folder import get_home
 from stacks.terminal.console import WORDS
 from stacks.verbs.resuming import (
-    AS_BEFORE,
     Mode,
+    ResumeOptions,
     describe_adoption,
     make_staging,
     resume_run,
@@ -45,68 +45,34 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
 
 
-def resume_from(
-    run: str,
-    *,
-    mode: Mode,
-    job: str = "",
-    new_run: str = "",
-    line_limit: int = AS_BEFORE,
-    confirm: bool,
-    detach: bool = False,
-    foreground: bool = False,
-    as_json: bool = False,
-) -> int:
+def resume_from(run: str, options: ResumeOptions) -> int:
     """Go on from a run of this computer, or from an s3:// prefix that another computer's run has written to."""
     resume = resume_prefix if is_object_address(run) else resume_run
-    return resume(
-        run,
-        mode=mode,
-        job=job,
-        new_run=new_run,
-        line_limit=line_limit,
-        confirm=confirm,
-        detach=detach,
-        foreground=foreground,
-        as_json=as_json,
-    )
+    return resume(run, options)
 
 
-def resume_prefix(
-    address: str,
-    *,
-    mode: Mode,
-    job: str = "",
-    new_run: str = "",
-    line_limit: int = AS_BEFORE,
-    confirm: bool,
-    detach: bool = False,
-    foreground: bool = False,
-    as_json: bool = False,
-) -> int:
+def resume_prefix(address: str, options: ResumeOptions) -> int:
     """Start a run of what the prefix's run has left; as `resume_run`, and the new run owns the prefix from then on."""
     home = get_home()
     with make_staging(home) as staging, make_staging(home) as old:
         left = read_left(address, old)
-        limit = left.plan.line_limit if line_limit == AS_BEFORE else line_limit
-        loaded = _load_job(job, left)
+        mode, limit = options.mode, options.choose_limit(left.plan)
+        loaded = _load_job(options.job, left)
         refuse_bad_targets(loaded.job)
-        name = name_run(new_run, loaded.job.name)
+        name = name_run(options.new_run, loaded.job.name)
         _tell_owner(left.owner)
         staged = stage_job(loaded)
         adoption = _take_over(left, staged, old, staging, run=name, limit=limit, mode=mode)
         if adoption.left == 0:
             return _finish(left, adoption, staging, name)
         tell_differences(adoption, left.plan, loaded, limit)
-        with tell_refusal(as_json):
+        with tell_refusal(options.start.as_json):
             summary = summarize_adoption(adoption)
             plan = plan_work(staged.loaded, summary, run=name, line_limit=limit, on_notice=tell_notice)
         plan = msgspec.structs.replace(
             staged.put_back(plan), resumes=left.owner.run, taken_over=describe_adoption(adoption, mode)
         )
-        return start_planned(
-            plan, confirm=confirm, detach=detach, foreground=foreground, keep=False, as_json=as_json, prepared=staging
-        )
+        return start_planned(plan, options.start, prepared=staging)
 
 
 def read_left(address: str, folder: Path) -> Left:

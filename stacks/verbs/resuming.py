@@ -30,50 +30,48 @@ from stacks.runs.run_status import is_over, read_status
 from stacks.terminal.console import WORDS, print_data
 from stacks.verbs.running import start_planned
 from stacks.verbs.start import name_run, refuse_bad_targets, tell_notice
+from stacks.verbs.start_options import StartOptions
 
 AS_BEFORE = -1
 Mode = Literal["resume", "retry"]
 
 
-def resume_run(
-    run: str,
-    *,
-    mode: Mode,
-    job: str = "",
-    new_run: str = "",
-    line_limit: int = AS_BEFORE,
-    confirm: bool,
-    detach: bool = False,
-    foreground: bool = False,
-    as_json: bool = False,
-) -> int:
-    """Start a run of what `run` has left; the exit code is the new run's, and 0 without a run when nothing is left.
+class ResumeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """job: another job file than the earlier run's, with the same requests. `retry` also sends again what failed for good."""
 
-    job: another job file than the earlier run's, with the same requests. `retry` also sends again what failed for good.
-    """
+    mode: Mode
+    job: str = ""
+    new_run: str = ""
+    line_limit: int = AS_BEFORE
+    start: StartOptions
+
+    def choose_limit(self, before: Plan) -> int:
+        return before.line_limit if self.line_limit == AS_BEFORE else self.line_limit
+
+
+def resume_run(run: str, options: ResumeOptions) -> int:
+    """Start a run of what `run` has left; the exit code is the new run's, and 0 without a run when nothing is left."""
     home = get_home()
     earlier = find_earlier(run, home)
     raise_if_unready(earlier)
     before = load_plan(earlier.plan)
-    limit = before.line_limit if line_limit == AS_BEFORE else line_limit
-    loaded = _load_job(job, before)
+    mode, limit = options.mode, options.choose_limit(before)
+    loaded = _load_job(options.job, before)
     refuse_bad_targets(loaded.job)
-    name = name_run(new_run, loaded.job.name)
+    name = name_run(options.new_run, loaded.job.name)
     with make_staging(home) as staging:
         staged = stage_job(loaded)
         adoption = _take_over(earlier, staged.loaded, staging, run=name, limit=limit, mode=mode)
         if adoption.left == 0:
-            return _say_nothing_is_left(earlier, adoption, mode, as_json=as_json)
+            return _say_nothing_is_left(earlier, adoption, mode, as_json=options.start.as_json)
         tell_differences(adoption, before, loaded, limit)
-        with tell_refusal(as_json):
+        with tell_refusal(options.start.as_json):
             summary = summarize_adoption(adoption)
             plan = plan_work(staged.loaded, summary, run=name, line_limit=limit, on_notice=tell_notice)
         plan = msgspec.structs.replace(
             staged.put_back(plan), resumes=earlier.run, taken_over=describe_adoption(adoption, mode)
         )
-        return start_planned(
-            plan, confirm=confirm, detach=detach, foreground=foreground, keep=False, as_json=as_json, prepared=staging
-        )
+        return start_planned(plan, options.start, prepared=staging)
 
 
 def find_earlier(run: str, home: Path) -> RunFolder:

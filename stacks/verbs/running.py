@@ -30,6 +30,7 @@ from stacks.verbs.follow import follow_events, follow_run, request_cancel
 from stacks.verbs.job_flags import JobFlags
 from stacks.verbs.job_writing import choose_job
 from stacks.verbs.start import launch_run, prepare_run
+from stacks.verbs.start_options import StartOptions
 
 _CANCEL_TIMEOUT_S = 900.0
 
@@ -61,41 +62,33 @@ def parse_limit(text: str, *, left_out: int = 0) -> int:
 def run_job(
     job_file: Path,
     *,
+    options: StartOptions,
     run: str = "",
     line_limit: int = 0,
-    confirm: bool = False,
-    detach: bool = False,
-    foreground: bool = False,
-    keep: bool = False,
-    as_json: bool = False,
 ) -> int:
     """Plan, ask where money is spent, start, follow; the exit code is the run's."""
-    if detach and foreground:
+    if options.detach and options.foreground:
         raise SpecError("--detach and --foreground exclude each other", fix="Leave one of them out.")
-    with tell_refusal(as_json):
+    with tell_refusal(options.as_json):
         plan = prepare_run(job_file, run=run, line_limit=line_limit)
-    return start_planned(
-        plan, confirm=confirm, detach=detach, foreground=foreground, keep=keep, as_json=as_json, prepared=None
-    )
+    return start_planned(plan, options)
 
 
-def start_planned(
-    plan: Plan, *, confirm: bool, detach: bool, foreground: bool, keep: bool, as_json: bool, prepared: Path | None
-) -> int:
+def start_planned(plan: Plan, options: StartOptions, *, prepared: Path | None = None) -> int:
     """Show a plan, ask where money is spent, start, follow; `prepared` becomes the run's folder."""
     print_view(render_plan(plan))
-    if confirm and plan.job.costs_money:
+    if options.confirm and plan.job.costs_money:
         _ask_consent(plan)
-    folder = launch_run(plan, os.environ, keep=keep, detached=not foreground, prepared=prepared)
-    if detach:
+    folder = launch_run(plan, os.environ, keep=options.keep, detached=not options.foreground, prepared=prepared)
+    if options.detach:
         WORDS.print(f"started; watch it: ./inv follow {folder.run}", style="dim")
-        if as_json:
+        if options.as_json:
             print_data({"run": folder.run})
         else:
             print_text(folder.run)
         return 0
     WORDS.print(f"run {folder.run} has started; its files are in {folder.root}", style="dim")
-    return _follow_to_end(folder, as_json=as_json, cancel_on_interrupt=True)
+    return _follow_to_end(folder, as_json=options.as_json, cancel_on_interrupt=True)
 
 
 def show_plan(job_file: Path, *, line_limit: int, as_json: bool) -> None:

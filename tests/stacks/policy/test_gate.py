@@ -16,8 +16,9 @@ from stacks.planning.planning import draw_up_plan
 from stacks.policy.gate import PolicyGate, load_policy_in_force
 from stacks.run_folder import get_home, open_run
 from stacks.runs.run_status import StatusWriter
-from stacks.verbs.resuming import resume_run
+from stacks.verbs.resuming import ResumeOptions, resume_run
 from stacks.verbs.running import show_plan
+from stacks.verbs.start_options import StartOptions
 from stacks.verbs.validation import report_problems
 from tests.stacks.run_files import make_h100, make_job, make_template
 from toolchain.version import find_version
@@ -201,7 +202,7 @@ def test_what_is_left_of_an_earlier_run_is_held_to_the_policy_of_today(
     write_policy("clouds: [local]\nmax_usd_per_job: 4")
 
     with pytest.raises(PolicyError, match="allows 4 USD a job"):
-        resume_run("earlier", mode=mode, confirm=False, as_json=True)
+        resume_run("earlier", ResumeOptions(mode=mode, start=StartOptions(as_json=True)))
 
     assert json.loads(capsys.readouterr().out)["refused"]["rule"] == "max_usd_per_job"
     assert [path.name for path in (get_home() / "runs").iterdir()] == ["earlier"]
