@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from schemas.budget import Budget, write_budget
 from stacks.planning.plan import Plan
 from stacks.run_folder import RunFolder
-from stacks.runs.ledger import LedgerEntry, read_ledger, sum_usd
+from stacks.runs.ledger import LedgerEntry, sum_usd
 
 # What may pass between the stop of a batch and the end of its machines is paid from this.
 BUDGET_MARGIN_S = 60.0
@@ -26,17 +26,15 @@ class BudgetCare:
         self.folder = folder
         self.plan = plan
         self.written = 0.0
-        self._has_limit = plan.job.limits.max_usd is not None
+        self.has_limit = plan.job.limits.max_usd is not None
 
-    def is_used_up(self) -> bool:
-        """Whether the batch must stop now; a run without a limit has nothing to look at."""
-        return self._has_limit and is_budget_used_up(self.plan, read_ledger(self.folder), time.time())
+    def is_used_up(self, ledger: Sequence[LedgerEntry]) -> bool:
+        """Whether the batch must stop now."""
+        return is_budget_used_up(self.plan, ledger, time.time())
 
-    def refresh(self) -> None:
-        if not self._has_limit:
-            return
+    def refresh(self, ledger: Sequence[LedgerEntry]) -> None:
         now = time.time()
-        ends_at = find_budget_end(self.plan, read_ledger(self.folder), now)
+        ends_at = find_budget_end(self.plan, ledger, now)
         if ends_at is None:
             return
         ends_at = max(ends_at, now + _NEAREST_S)

@@ -38,7 +38,8 @@ def wait_until_done(folder: RunFolder, plan: Plan) -> Outcome:
             return outcome
         if not is_open(folder.root):
             raise CancelledError("the lease was revoked before the batch was done", where=folder.run)
-        budget.refresh()
+        if budget.has_limit:
+            budget.refresh(read_ledger(folder))
         _refuse_too_few(folder, plan, time.monotonic() - started > patience_s)
         time.sleep(_POLL_S)
 

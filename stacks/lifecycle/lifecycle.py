@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from providers.clock import SystemClock
@@ -23,7 +23,7 @@ from providers.lease.lease import LEASE_FILE, revoke_lease
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.failure import read_failures
-from schemas.status import State, StopReason
+from schemas.status import Progress, State, StopReason
 from stacks.lifecycle.budget import BudgetCare
 from stacks.lifecycle.dispatcher_care import DispatcherCare
 from stacks.lifecycle.machine_care import MachineCare
@@ -36,7 +36,7 @@ from stacks.releasing.release_speed import note_release_speed
 from stacks.run_folder import RunFolder
 from stacks.runs.batch_stop import finish_results, stop_dispatcher
 from stacks.runs.collecting import collect_records, collect_results
-from stacks.runs.ledger import read_joined
+from stacks.runs.ledger import LedgerEntry, read_joined, read_ledger
 from stacks.runs.outcome import Outcome, choose_exit_code, judge_error, judge_failures, judge_progress, judge_stop
 from stacks.runs.receipt import make_receipt, save_receipt
 from stacks.runs.run_processes import RunProcesses, save_processes
@@ -97,7 +97,7 @@ class Lifecycle:
             config={"job": self.plan.job.source},
             on_call=self._record_call,
         )
-        self.budget.refresh()
+        self.budget.refresh(read_ledger(self.folder))
         up = care.start()
         try:
             while True:
@@ -126,34 +126,37 @@ class Lifecycle:
             outcome = judge_progress(progress, interrupted=self.interrupted)
             if outcome is not None:
                 return outcome
-        reason = self._find_stop_reason()
+        ledger = read_ledger(self.folder)
+        reason = self._find_stop_reason(ledger)
         if reason is not None:
             return self._stop_batch(reason)
-        self._show_progress()
+        self._show_progress(progress, ledger)
+        self._take_care(ledger)
         if not up.is_running():
             self._take_failures(up)
             return None if self._is_cut_off(care, up) else self._judge_up()
         return None
 
-    def _find_stop_reason(self) -> StopReason | None:
+    def _find_stop_reason(self, ledger: Sequence[LedgerEntry]) -> StopReason | None:
         if self.interrupted or self.folder.cancel.exists():
             return "batch_cancelled"
         if time.time() >= self.plan.created_at + self.plan.lifetime_s:
             return "batch_expired"
-        if self.budget.is_used_up():
+        if self.budget.is_used_up(ledger):
             return "budget_exceeded"
         return None
 
-    def _show_progress(self) -> None:
-        progress = read_progress(self.folder)
+    def _show_progress(self, progress: Progress | None, ledger: Sequence[LedgerEntry]) -> None:
         if progress is not None and progress.state in ("running", "draining"):
             self._advance("in_progress", "requests are being answered")
         elif self.writer.status.machines:
             self._advance("submitting", "machines are there; starting their engines")
-        self.notifier.watch_budget(self.writer.refresh())
-        self.budget.refresh()
+        self.notifier.watch_budget(self.writer.refresh(ledger))
+
+    def _take_care(self, ledger: Sequence[LedgerEntry]) -> None:
+        self.budget.refresh(ledger)
         self.dispatcher.keep_alive()
-        self.machines.bound_boot_money()
+        self.machines.bound_boot_money(ledger)
         self.machines.chase_strays()
 
     def _advance(self, state: State, message: str) -> None:

@@ -58,12 +58,12 @@ class MachineCare:
             append_event(self.folder.events, "planner", "machine_replaced", f"machine {index} is replaced", index=index)
         self.watch.forget(replacements)
 
-    def bound_boot_money(self) -> None:
+    def bound_boot_money(self, ledger: Sequence[LedgerEntry]) -> None:
         """End machines that never worked once they have cost limits.boot_usd together."""
         limit = self.plan.job.limits.boot_usd
         if limit is None:
             return
-        idle = [entry for entry in read_ledger(self.folder) if entry.joined_at is None]
+        idle = [entry for entry in ledger if entry.joined_at is None]
         if sum_usd(idle, time.time()) < limit:
             return
         booting = [entry for entry in idle if entry.gone_at is None]

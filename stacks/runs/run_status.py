@@ -55,9 +55,12 @@ class StatusWriter:
         append_event(self.folder.events, "planner", state, message.split("\n", 1)[0] or f"the run is {state}")
         self.refresh()
 
-    def refresh(self) -> Status:
-        """Take in progress and machines and write the file; on a full disk the old one stays, and the run goes on."""
-        self.status = _merge(self.status, self.folder)
+    def refresh(self, ledger: Sequence[LedgerEntry] | None = None) -> Status:
+        """Take in progress and machines and write the file; on a full disk the old one stays, and the run goes on.
+
+        ledger: from whom has just read it.
+        """
+        self.status = _merge(self.status, self.folder, read_ledger(self.folder) if ledger is None else ledger)
         with contextlib.suppress(OSError):
             replace_file(self.folder.status, msgspec.json.encode(self.status))
         return self.status
@@ -126,8 +129,7 @@ def _judge_dead(folder: RunFolder) -> Outcome:
     return msgspec.structs.replace(outcome, message=f"{outcome.message} (its life cycle died before its end)")
 
 
-def _merge(status: Status, folder: RunFolder) -> Status:
-    entries = read_ledger(folder)
+def _merge(status: Status, folder: RunFolder, entries: Sequence[LedgerEntry]) -> Status:
     progress = read_progress(folder)
     if progress is not None:
         status = msgspec.structs.replace(status, request_counts=progress.request_counts, usage=progress.usage)

@@ -108,17 +108,17 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 def test_the_file_follows_and_is_never_nearer_than_the_next_look(folder: RunFolder, now: list[float]) -> None:
     care = BudgetCare(folder, make_priced_plan(replicas=1, prices=(5.0,)))
-    care.refresh()
+    care.refresh(())
     assert read_budget(folder.budget) == Budget(ends_at=START + 5 * 3600 - BUDGET_MARGIN_S)
 
     now[0] += 100
-    care.refresh()
+    care.refresh(())
     assert read_budget(folder.budget) == Budget(ends_at=now[0] + 5 * 3600 - BUDGET_MARGIN_S)
 
     limits = Limits(max_usd=1.0, max_hours=6)
     care.plan = msgspec.structs.replace(care.plan, job=make_job(candidates=[PODS], limits=limits))
     care.plan = msgspec.structs.replace(care.plan, choices=make_priced_plan(max_usd=1e6, prices=(5000.0,)).choices)
-    care.refresh()
+    care.refresh(())
     assert read_budget(folder.budget) == Budget(ends_at=now[0] + 5)
 
 
