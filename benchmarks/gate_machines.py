@@ -75,8 +75,9 @@ def _serve(slots: int, delays: list[float]) -> Iterator[tuple[list[str], subproc
     command = [sys.executable, "-m", "benchmarks.uneven_engines", str(slots), *(str(delay) for delay in delays)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     with subprocess.Popen(command, preexec_fn=pin_to(STUB_CORE), env=dict(os.environ), **pipes) as engines:
-        assert engines.stdout is not None
+        lines = engines.stdout
+        assert lines is not None
         try:
-            yield list(iter(lambda: engines.stdout.readline().strip(), "")), engines
+            yield list(iter(lambda: lines.readline().strip(), "")), engines
         finally:
             engines.kill()

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -19,7 +20,7 @@ async def send(url: str, source: Path, target: Path, lines: int, in_flight: int)
     async with httpx.AsyncClient(timeout=None, limits=limits) as client:
         with target.open("w") as output:
 
-            async def work(request: dict) -> None:
+            async def work(request: dict[str, Any]) -> None:
                 async with semaphore:
                     response = await client.post(url, json=request["body"])
                 output.write(json.dumps({"custom_id": request["custom_id"], "body": response.json()}) + "\n")

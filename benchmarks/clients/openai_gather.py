@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -18,7 +19,7 @@ async def send(base_url: str, source: Path, target: Path, lines: int, in_flight:
     async with openai.AsyncOpenAI(base_url=base_url, api_key="none") as client:
         with target.open("w") as output:
 
-            async def work(request: dict) -> None:
+            async def work(request: dict[str, Any]) -> None:
                 async with semaphore:
                     answer = await client.chat.completions.create(**request["body"])
                 output.write(json.dumps({"custom_id": request["custom_id"], "body": answer.model_dump()}) + "\n")
