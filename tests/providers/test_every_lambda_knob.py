@@ -11,15 +11,19 @@ import pytest
 from providers.emulators.knobs import LAMBDA_KNOBS
 from tests.providers.cloud_bench import Bench
 from tests.providers.knob_story import Story, Turn, tell
+from tests.providers.shared_stories import (
+    ADOPTED,
+    AFTER_COMMIT,
+    ELSEWHERE,
+    REPLACED,
+    list_shared_stories,
+    tell_bad_machine,
+    tell_nothing_made,
+)
 
 pytestmark = pytest.mark.wire
 
 LAUNCH = "POST /api/v1/instance-operations/launch"
-ADOPTED = ("adopted", "ready", "released")
-ELSEWHERE = ("made elsewhere", "ready", "released")
-REPLACED = ("made", "lost", *ELSEWHERE)
-LEFT_THEN_RELEASED = ("UnprovenRelease 12", "released")
-AFTER_COMMIT = {"status": 502, "body": "<html>bad gateway</html>", "content_type": "text/html", "after_commit": True}
 SLOW_BOOT = Turn("active_after_s", 3000, 1)
 
 
@@ -52,70 +56,28 @@ def keeps_the_file_system(bench: Bench, _run_dir: Path) -> None:
     assert [(each["name"], each["is_in_use"]) for each in listed] == [("cache", True)]
 
 
-STORIES: dict[str, tuple[Story, ...]] = {
+STORIES: dict[str, tuple[Story, ...]] = list_shared_stories("lambda") | {
     "http_error": (
         Story(turns=(Turn("http_error", AFTER_COMMIT, 1, LAUNCH),), shows=ADOPTED),
         Story(turns=(Turn("http_error", {"cut": True}, 2, "^GET /api/v1/instances"),)),
     ),
     "api_down": (
-        Story(
-            turns=(Turn("api_down"),), shows=("CloudError 4", *LEFT_THEN_RELEASED), machines=0, creates=0, status=503
-        ),
-        Story(
-            turns=(Turn("api_down", match="launch|instances"),),
-            shows=("UnsettledCreate 4", *LEFT_THEN_RELEASED),
-            machines=0,
-            creates=1,
-            status=503,
+        tell_nothing_made(Turn("api_down"), error="CloudError 4", creates=0, status=503, left=True),
+        tell_nothing_made(
+            Turn("api_down", match="launch|instances"), error="UnsettledCreate 4", creates=1, status=503, left=True
         ),
     ),
     "key_revoked": (
-        Story(
-            turns=(Turn("key_revoked"),),
-            shows=("CredentialError 3", *LEFT_THEN_RELEASED),
-            machines=0,
-            creates=0,
-            status=401,
-        ),
+        tell_nothing_made(Turn("key_revoked"), error="CredentialError 3", creates=0, status=401, left=True),
     ),
     "rate_limit_now": (Story(turns=(Turn("rate_limit_now", True, 3),), status=429),),
-    "list_stale_s": (
-        Story(turns=(Turn("list_stale_s", 60), Turn("launch_500_after_commit", True, 1)), shows=ADOPTED, release_s=60),
-    ),
-    "capacity_race": (
-        Story(turns=(Turn("capacity_race", match="us-west-3"),), shows=ELSEWHERE, creates=2),
-        Story(turns=(Turn("capacity_race"),), shows=("NoCapacity 11", "released"), machines=0, creates=2),
-    ),
-    "sold_out": (Story(turns=(Turn("sold_out"),), shows=("NoCapacity 11", "released"), machines=0, creates=2),),
-    "nvidia_smi": (
-        Story(
-            turns=(Turn("nvidia_smi", "wrong_memory", 1),),
-            shows=("made", "ready", "gpu refused", "made elsewhere", "ready", "engine up", "released"),
-            machines=2,
-            real=True,
-            engine=True,
-        ),
-    ),
-    "engine_crash": (
-        Story(
-            turns=(Turn("engine_crash", "CUDA out of memory", 1),),
-            shows=("made", "ready", "engine ended", "made elsewhere", "ready", "engine up", "released"),
-            machines=2,
-            real=True,
-            engine=True,
-        ),
-    ),
+    "nvidia_smi": (tell_bad_machine(Turn("nvidia_smi", "wrong_memory", 1), "gpu refused"),),
     "apt_get_fails": (Story(turns=(Turn("apt_get_fails"),), real=True),),
     "ip_after_s": (Story(turns=(Turn("ip_after_s", 150),), boot_s=140),),
     "active_after_s": (Story(turns=(Turn("active_after_s", 300),), boot_s=290),),
     "ssh_after_active_s": (Story(turns=(Turn("ssh_after_active_s", 90),), real=True, boot_s=140),),
     "ip_late": (Story(turns=(Turn("ip_late"),), boot_s=110),),
     "boot_stuck": (Story(turns=(Turn("boot_stuck", True, 1),), shows=REPLACED, machines=2, boot_s=400),),
-    "launch_500_after_commit": (Story(turns=(Turn("launch_500_after_commit", True, 1),), shows=ADOPTED, status=500),),
-    "launch_500": (
-        Story(turns=(Turn("launch_500", True, 1),), creates=2, status=500),
-        Story(turns=(Turn("launch_500"),), shows=("UnclearOutcome 4", "released"), machines=0, creates=4),
-    ),
     "launch_timeout_after_commit": (
         Story(
             turns=(Turn("launch_timeout_after_commit", 3, 1),),
@@ -151,12 +113,8 @@ STORIES: dict[str, tuple[Story, ...]] = {
     ),
     "provider_unavailable": (Story(turns=(Turn("provider_unavailable", True, 1),), creates=2, status=503),),
     "account_inactive": (
-        Story(
-            turns=(Turn("account_inactive", True, None, LAUNCH),),
-            shows=("CredentialError 3", "released"),
-            machines=0,
-            creates=1,
-            status=403,
+        tell_nothing_made(
+            Turn("account_inactive", True, None, LAUNCH), error="CredentialError 3", creates=1, status=403
         ),
     ),
     "region_invalid_parameters": (
@@ -176,15 +134,7 @@ STORIES: dict[str, tuple[Story, ...]] = {
             environ={"LAMBDA_CLOUD_SSH_KEYS": "not-there"},
         ),
     ),
-    "instance_quota": (
-        Story(
-            turns=(Turn("instance_quota", 0),),
-            shows=("RequestRefused 4", "released"),
-            machines=0,
-            creates=2,
-            status=400,
-        ),
-    ),
+    "instance_quota": (tell_nothing_made(Turn("instance_quota", 0), error="RequestRefused 4", creates=2, status=400),),
     "terminate_500_but_done": (Story(turns=(Turn("terminate_500_but_done", True, 1),), status=500),),
     "terminate_404_mixed": (
         Story(turns=(Turn("terminate_404_mixed", "all"),), check=terminates_one_id_a_call),
@@ -200,7 +150,6 @@ STORIES: dict[str, tuple[Story, ...]] = {
         ),
     ),
     "terminating_s": (Story(turns=(Turn("terminating_s", 100),), release_s=90),),
-    "terminated_shown_s": (Story(turns=(Turn("terminated_shown_s", 600),)),),
     "page_token_on_instances": (
         Story(turns=(Turn("page_token_on_instances", 1), Turn("launch_500_after_commit", True, 1)), shows=ADOPTED),
     ),

@@ -13,13 +13,20 @@ from providers.emulators.knobs import RUNPOD_KNOBS
 from providers.emulators.shim_folder import has_real_sshd
 from tests.providers.cloud_bench import Bench, wait_until
 from tests.providers.knob_story import Story, Turn, tell
+from tests.providers.shared_stories import (
+    ADOPTED,
+    AFTER_COMMIT,
+    ELSEWHERE,
+    LEFT_THEN_RELEASED,
+    REPLACED,
+    list_shared_stories,
+    tell_bad_machine,
+    tell_nothing_made,
+)
 
 pytestmark = pytest.mark.wire
 
 NO_SSHD = "no-sshd:latest"
-REPLACED = ("made", "lost", "made elsewhere", "ready", "released")
-LEFT_THEN_RELEASED = ("UnprovenRelease 12", "released")
-AFTER_COMMIT = {"status": 502, "body": "<html>bad gateway</html>", "content_type": "text/html", "after_commit": True}
 
 
 def order_an_unknown_gpu(offers: list[Offer]) -> list[Offer]:
@@ -80,62 +87,17 @@ def cannot_end_itself(bench: Bench, _run_dir: Path) -> None:
     assert len(bench.emulator.live_machines()) == 1
 
 
-STORIES: dict[str, tuple[Story, ...]] = {
+STORIES: dict[str, tuple[Story, ...]] = list_shared_stories("runpod") | {
     "http_error": (
-        Story(turns=(Turn("http_error", AFTER_COMMIT, 1, "^POST /v2/pods$"),), shows=("adopted", "ready", "released")),
+        Story(turns=(Turn("http_error", AFTER_COMMIT, 1, "^POST /v2/pods$"),), shows=ADOPTED),
         Story(turns=(Turn("http_error", {"cut": True}, 2, "^GET /v2/pods"),)),
     ),
-    "api_down": (
-        Story(
-            turns=(Turn("api_down"),),
-            shows=("UnsettledCreate 4", *LEFT_THEN_RELEASED),
-            machines=0,
-            creates=1,
-            status=503,
-        ),
-    ),
+    "api_down": (tell_nothing_made(Turn("api_down"), error="UnsettledCreate 4", creates=1, status=503, left=True),),
     "key_revoked": (
-        Story(
-            turns=(Turn("key_revoked"),),
-            shows=("CredentialError 3", *LEFT_THEN_RELEASED),
-            machines=0,
-            creates=1,
-            status=401,
-        ),
+        tell_nothing_made(Turn("key_revoked"), error="CredentialError 3", creates=1, status=401, left=True),
     ),
     "rate_limit_now": (Story(turns=(Turn("rate_limit_now", True, 3),), creates=4, status=429),),
-    "list_stale_s": (
-        Story(
-            turns=(Turn("list_stale_s", 60), Turn("create_500_after_commit", True, 1)),
-            shows=("adopted", "ready", "released"),
-            release_s=60,
-        ),
-    ),
-    "capacity_race": (
-        Story(
-            turns=(Turn("capacity_race", match="US-KS-2"),), shows=("made elsewhere", "ready", "released"), creates=2
-        ),
-        Story(turns=(Turn("capacity_race"),), shows=("NoCapacity 11", "released"), machines=0, creates=2),
-    ),
-    "sold_out": (Story(turns=(Turn("sold_out"),), shows=("NoCapacity 11", "released"), machines=0, creates=2),),
-    "nvidia_smi": (
-        Story(
-            turns=(Turn("nvidia_smi", "absent", 1),),
-            shows=("made", "ready", "gpu refused", "made elsewhere", "ready", "engine up", "released"),
-            machines=2,
-            real=True,
-            engine=True,
-        ),
-    ),
-    "engine_crash": (
-        Story(
-            turns=(Turn("engine_crash", "CUDA out of memory", 1),),
-            shows=("made", "ready", "engine ended", "made elsewhere", "ready", "engine up", "released"),
-            machines=2,
-            real=True,
-            engine=True,
-        ),
-    ),
+    "nvidia_smi": (tell_bad_machine(Turn("nvidia_smi", "absent", 1), "gpu refused"),),
     "apt_get_fails": (
         Story(
             turns=(Turn("apt_get_fails", True, 1),),
@@ -152,17 +114,10 @@ STORIES: dict[str, tuple[Story, ...]] = {
         Story(turns=(Turn("create_visible_after_s", 60),), boot_s=50),
         Story(turns=(Turn("create_visible_after_s", 250),), boot_s=240),
     ),
-    "create_500_after_commit": (
-        Story(turns=(Turn("create_500_after_commit", True, 1),), shows=("adopted", "ready", "released"), status=500),
-    ),
-    "create_500": (
-        Story(turns=(Turn("create_500", True, 1),), creates=2, status=500),
-        Story(turns=(Turn("create_500"),), shows=("UnclearOutcome 4", "released"), machines=0, creates=4),
-    ),
     "create_hang_after_commit": (
         Story(
             turns=(Turn("create_hang_after_commit", 3, 1),),
-            shows=("adopted", "ready", "released"),
+            shows=ADOPTED,
             environ={"LEASEHOLD_REQUEST_TIMEOUT_S": "1.5"},
         ),
     ),
@@ -178,42 +133,19 @@ STORIES: dict[str, tuple[Story, ...]] = {
         Story(turns=(Turn("delete_500"),), shows=("made", "ready", *LEFT_THEN_RELEASED), status=500),
     ),
     "delete_lag_s": (Story(turns=(Turn("delete_lag_s", 60),), release_s=60),),
-    "terminated_shown_s": (Story(turns=(Turn("terminated_shown_s", 600),)),),
     "insufficient_balance_402": (
-        Story(
-            turns=(Turn("insufficient_balance_402"),),
-            shows=("RequestRefused 4", "released"),
-            machines=0,
-            creates=2,
-            status=402,
-        ),
+        tell_nothing_made(Turn("insufficient_balance_402"), error="RequestRefused 4", creates=2, status=402),
     ),
-    "pool_403": (
-        Story(turns=(Turn("pool_403", True, 1),), shows=("made elsewhere", "ready", "released"), creates=2, status=403),
-    ),
+    "pool_403": (Story(turns=(Turn("pool_403", True, 1),), shows=ELSEWHERE, creates=2, status=403),),
     "edge_1010_html": (
-        Story(
-            turns=(Turn("edge_1010_html"),),
-            shows=("CloudError 4", *LEFT_THEN_RELEASED),
-            machines=0,
-            creates=2,
-            status=403,
-        ),
+        tell_nothing_made(Turn("edge_1010_html"), error="CloudError 4", creates=2, status=403, left=True),
     ),
     "edge_checks_agent": (Story(turns=(Turn("edge_checks_agent"),)),),
-    "empty_401": (
-        Story(
-            turns=(Turn("empty_401"),),
-            shows=("CredentialError 3", *LEFT_THEN_RELEASED),
-            machines=0,
-            creates=1,
-            status=401,
-        ),
-    ),
+    "empty_401": (tell_nothing_made(Turn("empty_401"), error="CredentialError 3", creates=1, status=401, left=True),),
     "unknown_gpu_422": (
         Story(
             turns=(Turn("unknown_gpu_422"),),
-            shows=("made elsewhere", "ready", "released"),
+            shows=ELSEWHERE,
             creates=2,
             status=422,
             change_offers=order_an_unknown_gpu,
@@ -243,7 +175,7 @@ STORIES: dict[str, tuple[Story, ...]] = {
     "page_cap": (
         Story(
             turns=(Turn("page_cap", 1), Turn("create_500_after_commit", True, 1)),
-            shows=("adopted", "ready", "released"),
+            shows=ADOPTED,
             check=walks_every_page,
         ),
     ),
