@@ -8,72 +8,29 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 
 from schemas.errors import CloudError, LeaseholdError
 from schemas.files import replace_file
-from schemas.process_birth import is_same_process, read_birth
 from stacks.run_folder import PROJECT, prepare_home
+from stacks.stack_call import StackCall
 from toolchain.pulumi_cli import HOST_PYTHON, find_pulumi, pulumi_environment
 
 PROJECT_NAME = "leasehold"
-PID_FILE = "pulumi.pid"
-# The process writes down its own id before it becomes pulumi: no kill of ours can leave one that nobody knows.
-_NOTE_AND_START = 'echo $$ > "$0.new" && mv "$0.new" "$0" && exec pulumi "$@"'
 LIFECYCLE_MARK = "LEASEHOLD_LIFECYCLE"
 _UNSET_WHEN_EMPTY = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
-# How the command plugin begins the error of a command: its exit status, then the whole script, quoted.
-_FAILED_COMMAND = re.compile(r"(?:error: )?(?:Process exited with|exit) status (?P<status>\d+): running \"[^\n]*\":\n")
-
-# What Amazon's library says of a service that sends no checksums, in the middle of everything.
-_OF_THE_SDK = re.compile(r"SDK \d{4}/\d\d/\d\d [\d:]+ WARN ")
-
 _LOCKED = re.compile(
     r"currently locked by .*created by (?P<username>[^\s@]*)@(?P<hostname>\S+) \(pid (?P<pid>\d+)\) at (?P<timestamp>\S+)",
     re.DOTALL,
 )
-
-
-class ResourceFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A resource that Pulumi could not make or delete, with its last error text; status: exit code of its command or 0."""
-
-    name: str
-    type: str
-    operation: str
-    message: str
-    status: int = 0
-
-
-class ProcessMark(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that cannot be mistaken for a later one with the same id; started_at in seconds since 1970, birth as of
-    schemas.process_birth."""
-
-    pid: int
-    started_at: float
-    birth: str = ""
-
-
-def mark_process(pid: int) -> ProcessMark:
-    return ProcessMark(pid=pid, started_at=psutil.Process(pid).create_time(), birth=read_birth(pid))
-
-
-def is_alive(mark: ProcessMark) -> bool:
-    """Whether that very process still runs."""
-    try:
-        return _is_same(mark) and psutil.Process(mark.pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def make_stack_environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
@@ -112,65 +69,6 @@ def _is_logged_in(environment: Mapping[str, str]) -> bool:
         return bool(json.loads((folder / "credentials.json").read_bytes()).get("current"))
     except (OSError, ValueError, AttributeError):
         return False
-
-
-class StackCall:
-    """One `pulumi` command under way, with its log and the engine's events."""
-
-    def __init__(
-        self, arguments: list[str], environment: Mapping[str, str], project: Path, log: Path, event_log: Path
-    ) -> None:
-        self.event_log = event_log
-        self.log = log
-        with log.open("ab") as output:
-            self._log_start = output.tell()
-            output.write(f"$ pulumi {' '.join(arguments)}\n".encode())
-            output.flush()
-            self.process = subprocess.Popen(
-                ["/bin/sh", "-c", _NOTE_AND_START, str(log.with_name(PID_FILE)), *arguments],
-                env=dict(environment),
-                cwd=project,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.mark = mark_process(self.process.pid)
-
-    def is_running(self) -> bool:
-        return self.process.poll() is None
-
-    def interrupt(self) -> None:
-        """Ask the engine to stop (twice means at once); its process group hears it as from Ctrl-C."""
-        if self.is_running():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGINT)
-
-    def wait(self, timeout_s: float) -> int | None:
-        """The exit code, or None when it still runs after timeout_s seconds."""
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def end(self) -> None:
-        """Kill what is left of the call, plugins and language host included, and reap it."""
-        end_session(self.mark)
-        self.process.wait(10)
-
-    def failures(self) -> list[ResourceFailure]:
-        """The resources that failed, from the engine's event log; when it says nothing, the end of what pulumi printed."""
-        found = list(_read_failures(self.event_log))
-        if found or not self.process.returncode:
-            return found
-        if self.process.returncode < 0:
-            text = f"Pulumi itself was killed by signal {-self.process.returncode}"
-            return [ResourceFailure(name="", type="", operation="", message=text)]
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-        lines = [line for line in lines if not _OF_THE_SDK.match(line)]
-        return [ResourceFailure(name="", type="", operation="", message="\n".join(lines[1:][-20:]))]
 
 
 class Stack:
@@ -301,27 +199,6 @@ def prepare_project(home: Path) -> Path:
     return project
 
 
-def end_session(mark: ProcessMark) -> int:
-    """Kill every process of the session that mark leads, by id, and say how many; a session of a later process is others'."""
-    if _is_reused(mark):
-        return 0
-    ended = 0
-    for process in list(_session_members(mark)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-            ended += 1
-    return ended
-
-
-def _is_reused(mark: ProcessMark) -> bool:
-    """Whether the id went to another process, which it cannot while anybody of the session lives."""
-    return psutil.pid_exists(mark.pid) and not _is_same(mark)
-
-
-def _is_same(mark: ProcessMark) -> bool:
-    return is_same_process(mark.pid, birth=mark.birth, started_at=mark.started_at)
-
-
 def _is_lock_holder(pid: int, locked_at: str) -> bool:
     """Whether the process that made a lock still runs: a zombie is dead, and one that began later is somebody else.
 
@@ -338,53 +215,3 @@ def _is_lock_holder(pid: int, locked_at: str) -> bool:
         return False
     except ValueError:
         return True
-
-
-def _session_members(mark: ProcessMark) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == mark.pid and process.pid != os.getpid():
-                yield process
-
-
-def _read_failures(event_log: Path) -> Iterator[ResourceFailure]:
-    messages: dict[str, str] = {}
-    failed: dict[str, tuple[str, str]] = {}
-    for event in _read_engine_events(event_log):
-        if (diagnostic := event.get("diagnosticEvent")) and diagnostic.get("severity") == "error":
-            urn = diagnostic.get("urn", "")
-            # After the program's own error Pulumi says once more, in general words, that the program failed.
-            messages[urn] = diagnostic.get("message", "") if urn else messages.get(urn) or diagnostic.get("message", "")
-        if failure := event.get("resOpFailedEvent"):
-            metadata = failure.get("metadata", {})
-            failed[metadata.get("urn", "")] = (metadata.get("type", ""), metadata.get("op", ""))
-    if failed:
-        # Without a resource: the program's traceback, which only repeats that a resource failed.
-        messages.pop("", None)
-    for urn in [*failed, *(each for each in messages if each not in failed)]:
-        kind, operation = failed.get(urn, ("", ""))
-        yield _make_failure(urn, kind, operation, messages.get(urn, ""))
-
-
-def _make_failure(urn: str, kind: str, operation: str, text: str) -> ResourceFailure:
-    """Our words out of Pulumi's: without its prefixes, and without the script that a failed command was given."""
-    text = text.replace("<{%reset%}>", "").replace("Exception calling application: ", "").strip()
-    if "Traceback (most recent call last)" in text:
-        # Of the program, when its provider was killed under it: only the last line says what happened.
-        text = text.splitlines()[-1]
-    command = _FAILED_COMMAND.match(text)
-    return ResourceFailure(
-        name=urn.rsplit("::", 1)[-1],
-        type=kind,
-        operation=operation,
-        message=text[command.end() :].strip() if command else text,
-        status=int(command["status"]) if command else 0,
-    )
-
-
-def _read_engine_events(event_log: Path) -> Iterator[dict[str, Any]]:
-    if not event_log.exists():
-        return
-    for line in event_log.read_bytes().splitlines():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)

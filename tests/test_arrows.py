@@ -36,6 +36,8 @@ RUNTIME_FOR_STACKS = {
 FLOORS = {
     "stacks": (
         "run_folder",
+        "process_mark",
+        "stack_call",
         "stack",
         "terminal",
         "launch",

@@ -28,7 +28,7 @@ from stacks.runs.collecting import collect_records, collect_results
 from stacks.runs.receipt import make_receipt, save_receipt
 from stacks.runs.run_processes import load_processes, save_processes
 from stacks.runs.run_status import end_for_dead_lifecycle, is_over, read_status
-from stacks.stack import StackCall
+from stacks.stack_call import StackCall
 
 _LOCK_FILE = "release.lock"
 

@@ -31,6 +31,7 @@ from stacks.lifecycle.up_care import UpCare
 from stacks.notifications.lone_courier import start_courier
 from stacks.notifications.notifier import Notifier
 from stacks.planning.plan import load_plan
+from stacks.process_mark import mark_process
 from stacks.releasing.release import release_run
 from stacks.releasing.release_speed import note_release_speed
 from stacks.run_folder import RunFolder
@@ -41,7 +42,8 @@ from stacks.runs.outcome import Outcome, choose_exit_code, judge_error, judge_fa
 from stacks.runs.receipt import make_receipt, save_receipt
 from stacks.runs.run_processes import RunProcesses, save_processes
 from stacks.runs.run_status import StatusWriter, read_progress
-from stacks.stack import LIFECYCLE_MARK, ResourceFailure, Stack, StackCall, mark_process
+from stacks.stack import LIFECYCLE_MARK, Stack
+from stacks.stack_call import ResourceFailure, StackCall
 from stacks.terminal.count_words import count_things
 
 _POLL_S = 0.2

@@ -20,7 +20,7 @@ from stacks.run_folder import RunFolder
 from stacks.runs.attempts import Attempt, load_attempts, save_attempts
 from stacks.runs.ledger import LedgerEntry, read_joined, read_ledger, sum_usd
 from stacks.runs.run_status import read_progress
-from stacks.stack import ResourceFailure
+from stacks.stack_call import ResourceFailure
 
 _CHASE_EVERY_S = 60.0
 

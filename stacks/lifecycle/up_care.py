@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from schemas.events import append_event
 from stacks.run_folder import RunFolder
-from stacks.stack import ResourceFailure, Stack, StackCall, parse_lock
+from stacks.stack import Stack, parse_lock
+from stacks.stack_call import ResourceFailure, StackCall
 
 # Whatever kills it may go on killing: then the run ends, and everything is given back.
 FURTHER_TRIES = 2

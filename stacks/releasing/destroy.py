@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stacks.planning.plan import RELEASE_DEADLINE_S
-from stacks.stack import Stack, StackCall, parse_lock
+from stacks.stack import Stack, parse_lock
+from stacks.stack_call import StackCall
 
 # Revocation, the wait until listings count, the sweep itself, and Pulumi around them.
 DESTROY_TIMEOUT_S = RELEASE_DEADLINE_S + 600

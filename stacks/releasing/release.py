@@ -23,7 +23,8 @@ from stacks.run_folder import RunFolder
 from stacks.runs.batch_stop import stop_dispatcher
 from stacks.runs.run_processes import end_leftovers
 from stacks.runs.run_status import read_progress
-from stacks.stack import Stack, StackCall
+from stacks.stack import Stack
+from stacks.stack_call import StackCall
 
 _REVOKE_TIMEOUT_S = 150.0
 Notice = Callable[[str], None]

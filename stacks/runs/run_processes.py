@@ -10,8 +10,9 @@ import time
 import msgspec
 
 from schemas.files import replace_file
+from stacks.process_mark import ProcessMark, end_session, is_alive
 from stacks.run_folder import RunFolder
-from stacks.stack import PID_FILE, ProcessMark, end_session, is_alive
+from stacks.stack_call import PID_FILE
 
 
 class RunProcesses(msgspec.Struct, frozen=True, kw_only=True):

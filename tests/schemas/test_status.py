@@ -27,10 +27,10 @@ from schemas.status import (
     Usage,
     format_time,
 )
+from stacks.process_mark import ProcessMark
 from stacks.runs.attempts import Attempt
 from stacks.runs.receipt import MachineReceipt, Receipt
 from stacks.runs.run_processes import RunProcesses
-from stacks.stack import ProcessMark
 
 COUNTS = RequestCounts(total=10, completed=7, failed=1)
 USAGE = Usage(input_tokens=1, cached_tokens=2, output_tokens=3, reasoning_tokens=4)

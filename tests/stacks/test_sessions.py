@@ -18,9 +18,11 @@ import psutil
 import pytest
 
 from schemas.errors import CloudError
+from stacks.process_mark import ProcessMark, end_session, is_alive, mark_process
 from stacks.run_folder import RunFolder
 from stacks.runs.run_processes import end_leftovers, load_pulumi_mark
-from stacks.stack import PID_FILE, ProcessMark, Stack, end_session, is_alive, mark_process
+from stacks.stack import Stack
+from stacks.stack_call import PID_FILE
 from tests.clock_set import set_clock
 
 pytestmark = pytest.mark.wire

@@ -19,18 +19,9 @@ import pytest
 
 from schemas.errors import CloudError
 from stacks.exports import render_exports
-from stacks.stack import (
-    ProcessMark,
-    ResourceFailure,
-    Stack,
-    StackCall,
-    end_session,
-    is_alive,
-    make_stack_environment,
-    mark_process,
-    prepare_project,
-    warn_of_own_passphrase,
-)
+from stacks.process_mark import ProcessMark, end_session, is_alive, mark_process
+from stacks.stack import Stack, make_stack_environment, prepare_project, warn_of_own_passphrase
+from stacks.stack_call import ResourceFailure, StackCall
 from toolchain.pulumi_cli import HOST_PYTHON
 
 pytestmark = pytest.mark.wire

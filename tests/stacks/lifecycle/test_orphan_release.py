@@ -13,10 +13,10 @@ import pytest
 
 from schemas.status import Status, format_time
 from stacks.lifecycle.orphan_release import release_if_orphaned
+from stacks.process_mark import ProcessMark, mark_process
 from stacks.run_folder import RunFolder
 from stacks.runs.run_processes import RunProcesses, save_processes
 from stacks.runs.run_status import StatusWriter
-from stacks.stack import ProcessMark, mark_process
 
 pytestmark = pytest.mark.wire
 

@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import CloudError
 from stacks.lifecycle.up_care import FURTHER_TRIES, UpCare, find_death
 from stacks.run_folder import RunFolder
-from stacks.stack import ResourceFailure
+from stacks.stack_call import ResourceFailure
 from tests.stacks.run_files import make_folder
 
 

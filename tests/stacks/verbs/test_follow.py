@@ -16,11 +16,11 @@ from rich.console import Console
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.status import Status
+from stacks.process_mark import mark_process
 from stacks.run_folder import RunFolder
 from stacks.runs import death_watch
 from stacks.runs.run_processes import RunProcesses, save_processes
 from stacks.runs.run_status import StatusWriter
-from stacks.stack import mark_process
 from stacks.verbs.follow import follow_run, request_cancel
 from tests.stacks.run_files import make_folder
 

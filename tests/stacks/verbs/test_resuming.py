@@ -11,9 +11,9 @@ from schemas.errors import LeaseholdError, ReleaseError, SpecError
 from schemas.status import Released, State, Status, Usage
 from stacks.planning.plan import Plan, TakenOver, load_plan, save_plan
 from stacks.planning.plan_view import render_plan
+from stacks.process_mark import mark_process
 from stacks.run_folder import RunFolder
 from stacks.runs.run_processes import RunProcesses, save_processes
-from stacks.stack import mark_process
 from stacks.verbs.resuming import find_earlier, raise_if_unready
 from tests.stacks.run_files import make_job, plan_for
 
