@@ -14,37 +14,19 @@ from schemas.errors import LeaseholdError
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
     """Write data so that a reader sees the old file or the new one, never half; durable also survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
+    with _write_beside(path, data, mode=mode, durable=durable) as temporary:
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     if durable:
         sync_folder(path.parent)
 
 
 def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
     """Write data durably if the file does not exist yet; say whether this call made it. A half-written file is never seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _write_beside(path, data, mode=mode, durable=True) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
-    finally:
-        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
 
@@ -94,3 +76,19 @@ def hold_lock(path: Path, *, exclusive: bool, timeout_s: float, interval_s: floa
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _write_beside(path: Path, data: bytes, *, mode: int, durable: bool) -> Iterator[Path]:
+    """A whole file under another name in the same folder; what is not moved from there is gone afterwards."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
