@@ -7,19 +7,14 @@ Nothing is kept on a provider object, since it would be pickled into the state.
 from __future__ import annotations
 
 import functools
-import gc
 import logging
-import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
-import psutil
 import pulumi
 from pulumi.dynamic import (
     CheckResult,
@@ -43,6 +38,7 @@ from providers.lease.settling import AcquiredMachine
 from providers.lease.sweep import release_lease
 from providers.lease.termination import give_back
 from providers.open_clouds import CONSOLES, choose_waits, open_clouds
+from providers.provider_host import watch_engine, widen_provider_host
 from schemas.errors import LeaseholdError
 from schemas.events import Source, append_event
 from schemas.failure import Step, record_failure
@@ -367,37 +363,3 @@ def _existing_folder(run_dir: str) -> Path:
 def _decode(props: Properties, record: type[T]) -> T:
     """Pulumi gives every number as a float and adds outputs: take what the record names."""
     return msgspec.convert(dict(props), type=record, strict=False)
-
-
-def widen_provider_host(calls: int = 64) -> None:
-    """Let this provider process serve many calls at once: Pulumi's host has 4 threads, and a booting machine holds one.
-
-    Does nothing where the host is built otherwise; then more than 4 machines boot no faster than 4 do.
-    """
-    for executor in [each for each in gc.get_objects() if isinstance(each, ThreadPoolExecutor)]:
-        if getattr(executor, "_max_workers", calls) < calls:
-            executor._max_workers = calls
-
-
-_WATCHING = threading.Event()
-
-
-def watch_engine() -> None:
-    """End this provider process when the Pulumi engine above it is gone, so that it cannot make machines for nobody."""
-    if _WATCHING.is_set():
-        return
-    _WATCHING.set()
-    engine = _find_engine()
-    if engine is not None:
-        threading.Thread(target=_end_with, args=(engine,), daemon=True, name="watch-engine").start()
-
-
-def _find_engine() -> psutil.Process | None:
-    ancestors = psutil.Process().parents()
-    return next((each for each in ancestors if each.name() == "pulumi"), ancestors[0] if ancestors else None)
-
-
-def _end_with(engine: psutil.Process) -> None:
-    while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(1)
-    os._exit(1)

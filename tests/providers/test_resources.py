@@ -15,12 +15,13 @@ import pulumi.dynamic
 import pulumi.dynamic.dynamic
 import pytest
 
-from providers import resources
+from providers import provider_host, resources
 from providers.choice import Choice
 from providers.closed_cloud import ClosedCloud
 from providers.lease.intents import load_intents
 from providers.lease.lease import load_lease, open_lease, revoke_lease
 from providers.lease.termination import load_unconfirmed
+from providers.provider_host import widen_provider_host
 from providers.resources import (
     EndpointInputs,
     EndpointProvider,
@@ -29,7 +30,6 @@ from providers.resources import (
     MachineInputs,
     MachineProvider,
     ResourceFailed,
-    widen_provider_host,
 )
 from schemas.errors import CredentialError
 from schemas.events import read_events
@@ -45,7 +45,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the engine were watched already: the watcher ends its process, which is this one."""
     event = threading.Event()
     event.set()
-    monkeypatch.setattr(resources, "_WATCHING", event)
+    monkeypatch.setattr(provider_host, "_WATCHING", event)
 
 
 @pytest.fixture
