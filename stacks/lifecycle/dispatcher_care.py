@@ -33,8 +33,8 @@ class DispatcherCare:
 
         Raises LeaseholdError with the end of its log when it cannot be kept alive.
         """
-        if self.restarted is not None:
-            self.restarted.poll()
+        if self.restarted is not None and self.restarted.poll() is None:
+            return  # it runs, also when it has not got as far as writing down that it does
         if not self._is_dead():
             return
         if self.restarts >= _RESTARTS:
