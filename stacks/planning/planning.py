@@ -23,7 +23,8 @@ from schemas.shown_path import show_path
 from stacks.planning.estimate import InputSummary
 from stacks.planning.history import load_history
 from stacks.planning.left_out import find_left_out
-from stacks.planning.plan import Plan, make_plan
+from stacks.planning.plan import Plan
+from stacks.planning.plan_making import make_plan
 from stacks.planning.prefix_claim import refuse_same_object, refuse_taken_prefix
 from stacks.planning.staging import stage_job
 from stacks.planning.token_count import count_tokens, find_tokenizer

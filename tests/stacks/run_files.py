@@ -18,7 +18,8 @@ from schemas.names import make_machine_name
 from schemas.status import Progress, RequestCounts
 from schemas.template import Accelerator, EngineSpec, ModelSource, Template, TemplateSpec
 from stacks.planning.estimate import InputSummary
-from stacks.planning.plan import Plan, make_plan
+from stacks.planning.plan import Plan
+from stacks.planning.plan_making import make_plan
 from stacks.run_folder import RunFolder
 from tests.providers.scripted_cloud import make_intent
 
