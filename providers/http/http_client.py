@@ -15,17 +15,14 @@ from typing import Any, NoReturn, TypeVar
 import httpx
 
 from providers.clock import Clock
+from providers.http.cloud_api import CloudApi
 from providers.http.rate_limit import Limiter, make_rate_limited, make_wait_s
 from providers.http.reply import GarbledAnswer, Reply, clean, make_reply
 from providers.http.retry import MAX_TRIES, Kind, Outcome, classify_status, decide, make_delay_s
-from providers.http.secret import Secret
 from providers.http.version import read_version
 from schemas.errors import (
     CloudError,
-    CredentialError,
     RateLimited,
-    RequestRefused,
-    RetiredApi,
     SpecError,
     UnclearOutcome,
 )
@@ -44,21 +41,6 @@ T = TypeVar("T")
 
 # What carries the requests; tests put their own in its place.
 Transport = httpx.BaseTransport
-
-
-@dataclass(frozen=True, kw_only=True)
-class CloudApi:
-    """What the client must know about one cloud. words: the cloud's own words in an error reply, for people."""
-
-    name: str
-    base_url: str
-    is_loopback: bool
-    key: Secret
-    key_variable: str
-    url_variable: str
-    least_right: str
-    words: Callable[[Reply], str]
-    default_wait_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,37 +169,8 @@ class HttpClient:
         if status == 404:
             return []
         if status != 200:
-            raise self.explain(make_reply(status, {}, bytes(body)), operation, "read")
+            raise self.api.explain(make_reply(status, {}, bytes(body)), operation, "read")
         return body.decode("utf-8", "replace").splitlines()
-
-    def explain(
-        self, reply: Reply, operation: str, kind: Kind, *, secrets: tuple[str, ...] = ()
-    ) -> CloudError | CredentialError:
-        """The error that a refusal stands for: its class by the status, the cloud's words as the detail."""
-        name = self.api.name
-        words = clean(self.api.words(reply), secrets=(self.api.key.reveal(), *secrets))
-        said = f": {words}" if words else ""
-        if reply.status == 401:
-            return self.make_refused_key(f"{name} does not accept the key (HTTP 401){said}")
-        if reply.status == 403 and isinstance(reply.data, dict) and kind != "create":
-            return self.make_refused_key(f"{name} does not allow this key to {operation} (HTTP 403){said}")
-        cause, fix = _diagnose(reply, self.api)
-        return cause(
-            f"{name} refused to {operation} (HTTP {reply.status}){said}",
-            where=name,
-            fix=fix,
-            operation=operation,
-            status=reply.status,
-            request_id=reply.request_id,
-            detail=words,
-        )
-
-    def make_refused_key(self, what: str) -> CredentialError:
-        """The error for a key that is wrong or may too little; names the variable and the least right."""
-        api = self.api
-        return CredentialError(
-            what, where=api.key_variable, fix=f"Set {api.key_variable} to a key with at least: {api.least_right}."
-        )
 
     def _wait_for_turn(self, call: _Call, last: _Try | None) -> None:
         """When there is no turn for another try, what the last one ended with is the better error."""
@@ -279,7 +232,7 @@ class HttpClient:
 
     def _raise(self, call: _Call, attempt: _Try) -> NoReturn:
         if attempt.outcome == "refused" and attempt.reply is not None:
-            raise self.explain(attempt.reply, call.operation, call.kind, secrets=call.secrets)
+            raise self.api.explain(attempt.reply, call.operation, call.kind, secrets=call.secrets)
         raise self._make_failure(call.operation, call.kind, attempt, call.secrets) from attempt.cause
 
     def _make_failure(self, operation: str, kind: Kind, attempt: _Try, secrets: tuple[str, ...]) -> CloudError:
@@ -340,14 +293,3 @@ def _describe(attempt: _Try) -> str:
         name = "" if isinstance(attempt.cause, GarbledAnswer | _AnswerLost) else type(attempt.cause).__name__
         return ": ".join(part for part in (name, words) if part)
     return f"HTTP {attempt.reply.status}" if attempt.reply is not None else attempt.outcome
-
-
-def _diagnose(reply: Reply, api: CloudApi) -> tuple[type[CloudError], str]:
-    """Class and advice for a refusal that is not about the key."""
-    if reply.status == 410:
-        return RetiredApi, f"This version of the API is gone: unset {api.url_variable}, or update Leasehold."
-    if reply.status < 400:
-        return CloudError, f"The address has moved to another one; check {api.url_variable} ({api.base_url})."
-    if reply.status == 403 and not isinstance(reply.data, dict):
-        return CloudError, "This came from the network edge and not from the API: a firewall or proxy blocks us."
-    return RequestRefused, "Nothing was done; change the request, or take another offer."

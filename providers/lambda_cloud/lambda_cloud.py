@@ -13,7 +13,8 @@ import msgspec
 from providers.clock import Clock, SystemClock
 from providers.cloud import LaunchRequest, MachineState, Need, Offer
 from providers.gpus import resolve_gpu, suggest_names
-from providers.http.http_client import NO_PARAMS, CloudApi, HttpClient, Transport
+from providers.http.cloud_api import CloudApi
+from providers.http.http_client import NO_PARAMS, HttpClient, Transport
 from providers.http.rate_limit import SharedPace
 from providers.http.reply import Reply, get, read_list, read_text, require_list
 from providers.http.shared_read import SharedRead
@@ -120,7 +121,7 @@ class LambdaCloud:
             parse=_accept,
         )
         if reply.status >= 400 and not is_gone(reply):
-            raise self._client.explain(reply, "terminate an instance", "delete")
+            raise self._client.api.explain(reply, "terminate an instance", "delete")
 
     def list_ours(self, prefix: str) -> Sequence[MachineState]:
         return [each for each in self._list() if each.name.startswith(prefix)]
@@ -257,14 +258,14 @@ class LambdaCloud:
             return
         stands = [key for key in self._list_keys() if key.name == name]
         if not any(is_same_key(key.public_key, public_key) for key in stands):
-            raise self._client.explain(reply, "add an SSH key", "create")
+            raise self._client.api.explain(reply, "add an SSH key", "create")
 
     def _list_keys(self) -> list[Key]:
         keys: list[Key] = self._read("list SSH keys", "/ssh-keys", read_keys)
         return keys
 
     def _make_refusal(self, reply: Reply, request: LaunchRequest) -> LeaseholdError:
-        error = self._client.explain(reply, _LAUNCH, "create", secrets=(request.host_private_key,))
+        error = self._client.api.explain(reply, _LAUNCH, "create", secrets=(request.host_private_key,))
         if not isinstance(error, CloudError):
             return error
         if is_no_capacity(reply):
@@ -275,7 +276,7 @@ class LambdaCloud:
             )
         code = read_code(reply)
         if reply.status == 403 and code:
-            return self._client.make_refused_key(f"Lambda Cloud does not let this account launch: {error.detail}")
+            return self._client.api.make_refused_key(f"Lambda Cloud does not let this account launch: {error.detail}")
         if code == "global/quota-exceeded":
             error.fix = "The account's quota is used up: end other instances, or ask Lambda to raise it."
         elif code == "global/object-does-not-exist":

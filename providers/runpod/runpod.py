@@ -9,7 +9,8 @@ from urllib.parse import quote, urlsplit
 from providers.clock import Clock, SystemClock
 from providers.cloud import LaunchRequest, MachineState, Need, Offer
 from providers.gpus import resolve_gpu, suggest_names
-from providers.http.http_client import CloudApi, HttpClient, Transport
+from providers.http.cloud_api import CloudApi
+from providers.http.http_client import HttpClient, Transport
 from providers.http.rate_limit import HeaderLimiter
 from providers.http.reply import GarbledAnswer, Reply, get, read_text, require_list
 from providers.runpod.catalog import TIERS, list_places, make_offers, read_items
@@ -169,7 +170,7 @@ class RunPod:
 
     def _make_refusal(self, reply: Reply, request: LaunchRequest, secrets: tuple[str, ...]) -> LeaseholdError:
         offer = request.offer
-        error = self._client.explain(reply, "create a pod", "create", secrets=secrets)
+        error = self._client.api.explain(reply, "create a pod", "create", secrets=secrets)
         what = (
             f"{offer.count} x {offer.gpu} in RunPod's {offer.tier} cloud{f' ({offer.region})' if offer.region else ''}"
         )
@@ -182,7 +183,7 @@ class RunPod:
                 fix="Take another offer; an account at its spend limit gets these words too.",
             )
         if reply.status == 403 and error.detail.strip().lower() in ("access denied", "forbidden"):
-            return self._client.make_refused_key(f"RunPod does not allow this key to create pods: {error.detail}")
+            return self._client.api.make_refused_key(f"RunPod does not allow this key to create pods: {error.detail}")
         if reply.status == 402:
             error.fix = "Add credit to the RunPod account: no offer of it will do before that."
         elif isinstance(error, RequestRefused):

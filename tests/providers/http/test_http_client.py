@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.http.http_client import CloudApi, HttpClient
+from providers.http.cloud_api import CloudApi
+from providers.http.http_client import HttpClient
 from providers.http.rate_limit import HeaderLimiter
 from providers.http.reply import GarbledAnswer, Reply, get, require_list
 from providers.http.retry import Kind
