@@ -31,21 +31,11 @@ def dispatch_to_servers(
     ordered: bool = False,
 ) -> int:
     """Check the input, run the dispatcher in the foreground, say how it ended; started again it resumes."""
-    if not base_urls:
-        raise SpecError("dispatch needs at least one --base-url", fix="--base-url http://127.0.0.1:8000")
+    _refuse_bad_urls(base_urls)
     report = check_input(input_file, endpoint=endpoint, model="")
     report.raise_if_bad()
     _refuse_bad_key(key_file, key_env)
-    for url in base_urls:
-        if not url.startswith(("http://", "https://")):
-            raise SpecError(
-                f"{url!r} is no address of a server", where="--base-url", fix="--base-url http://127.0.0.1:8000"
-            )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fix = "Name a folder that can be written."
-        raise SpecError(f"cannot make the folder: {error.strerror}", where=str(output), fix=fix) from error
+    _make_folder(output)
     manifest = Manifest(
         run=f"dispatch-{output.name}"[:40],
         input=str(input_file.absolute()),
@@ -63,13 +53,33 @@ def dispatch_to_servers(
     WORDS.print(
         f"{report.lines:,} requests to {', '.join(base_urls)}; its log goes to stderr, Ctrl-C stops it", style="dim"
     )
+    return _tell_end(output, _run_dispatcher(path, output))
+
+
+def _run_dispatcher(manifest: Path, output: Path) -> int:
     try:
-        command = [sys.executable, "-m", "runtime.dispatcher", str(path.absolute())]
-        code = run_watched(command, output, WORDS)
+        command = [sys.executable, "-m", "runtime.dispatcher", str(manifest.absolute())]
+        return run_watched(command, output, WORDS)
     except KeyboardInterrupt:
         fix = "The same command goes on where it stopped."
         raise Interrupted("stopped; what is answered is kept", where=str(output), fix=fix) from None
-    return _tell_end(output, code)
+
+
+def _refuse_bad_urls(base_urls: Sequence[str]) -> None:
+    fix = "--base-url http://127.0.0.1:8000"
+    if not base_urls:
+        raise SpecError("dispatch needs at least one --base-url", fix=fix)
+    for url in base_urls:
+        if not url.startswith(("http://", "https://")):
+            raise SpecError(f"{url!r} is no address of a server", where="--base-url", fix=fix)
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "Name a folder that can be written."
+        raise SpecError(f"cannot make the folder: {error.strerror}", where=str(output), fix=fix) from error
 
 
 def _refuse_bad_key(key_file: str, key_env: str) -> None:
