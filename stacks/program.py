@@ -37,7 +37,8 @@ from stacks.commands import (
     render_key_delivery,
     render_leave,
 )
-from stacks.launch.launch import make_engine_launch, render_engine_start
+from stacks.launch.engine_script import render_engine_start
+from stacks.launch.launch import make_engine_launch
 from stacks.launch.secret_reference import load_secret
 from stacks.planning.plan import RELEASE_DEADLINE_S, Plan, PlannedMachine
 from stacks.run_folder import RunFolder

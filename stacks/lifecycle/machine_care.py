@@ -12,7 +12,7 @@ from providers.lease.termination import give_back, retry_unconfirmed
 from providers.open_clouds import choose_waits, open_clouds
 from schemas.events import append_event
 from schemas.failure import read_failures
-from stacks.launch.launch import GPU_CHECK_FAILED
+from stacks.launch.engine_script import GPU_CHECK_FAILED
 from stacks.lifecycle.machine_watch import MachineWatch
 from stacks.lifecycle.reconcile import choose_replacements
 from stacks.planning.plan import Plan

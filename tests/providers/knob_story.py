@@ -25,7 +25,8 @@ from schemas.errors import LeaseholdError, MachineFailed
 from schemas.names import make_prefix
 from schemas.ssh import SshTarget, make_ssh_arguments
 from schemas.template import load_template
-from stacks.launch.launch import ENGINE_EXITED, GPU_CHECK_FAILED, make_engine_launch, render_engine_start
+from stacks.launch.engine_script import ENGINE_EXITED, GPU_CHECK_FAILED, render_engine_start
+from stacks.launch.launch import make_engine_launch
 from stacks.planning.planning import pick_ports
 from tests.providers.cloud_bench import Bench, FastClock, open_bench
 from tests.providers.fake_api import HOST_KEYS, KEYS, TOKEN

@@ -18,7 +18,8 @@ import msgspec
 import psutil
 import pytest
 
-from stacks.launch.launch import EngineLaunch, render_engine_start
+from stacks.launch.engine_script import render_engine_start
+from stacks.launch.launch import EngineLaunch
 
 ROOT = Path(__file__).parents[3]
 KEY = "engine-key-that-nobody-may-see"

@@ -21,7 +21,8 @@ from schemas.errors import SpecError
 from schemas.job import Candidate, load_job
 from schemas.spec_schema import Schema, list_properties, load_schema
 from schemas.template import Template
-from stacks.launch.launch import make_engine_launch, render_engine_start
+from stacks.launch.engine_script import render_engine_start
+from stacks.launch.launch import make_engine_launch
 from stacks.planning.planning import make_need
 
 Path_ = tuple[str, ...]

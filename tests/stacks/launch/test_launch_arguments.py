@@ -12,7 +12,8 @@ from providers.cloud import Offer
 from schemas.errors import SpecError
 from schemas.job import load_job
 from schemas.template import Accelerator, EngineSpec, ModelSource, Parallelism, Quantization, Template, TemplateSpec
-from stacks.launch.launch import EngineLaunch, make_engine_launch, render_engine_start
+from stacks.launch.engine_script import render_engine_start
+from stacks.launch.launch import EngineLaunch, make_engine_launch
 
 JOBS = Path(__file__).parents[3] / "jobs"
 VLLM = TemplateSpec(

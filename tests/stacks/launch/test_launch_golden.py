@@ -23,13 +23,8 @@ from schemas.template import (
     TemplateSpec,
     load_template,
 )
-from stacks.launch.launch import (
-    EngineLaunch,
-    make_engine_launch,
-    render_engine_log,
-    render_engine_settings,
-    render_engine_start,
-)
+from stacks.launch.engine_script import render_engine_log, render_engine_settings, render_engine_start
+from stacks.launch.launch import EngineLaunch, make_engine_launch
 
 GOLDEN = Path(__file__).parent / "golden"
 TEMPLATES = Path(__file__).parents[3] / "jobs" / "templates"

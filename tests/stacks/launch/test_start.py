@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from stacks.launch.launch import EngineLaunch, GpuCheck, render_engine_log, render_engine_start
+from stacks.launch.engine_script import render_engine_log, render_engine_start
+from stacks.launch.launch import EngineLaunch, GpuCheck
 
 pytestmark = pytest.mark.wire
 # What a small image has, without a way to ask over HTTP and without setsid, perl and timeout.

@@ -9,16 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from stacks.launch.launch import (
+from stacks.launch.engine_script import (
     ENGINE_EXITED,
     GPU_CHECK_FAILED,
     LEASE_REVOKED,
     NEVER_HEALTHY,
     NO_SECRET,
-    EngineLaunch,
-    GpuCheck,
     render_engine_start,
 )
+from stacks.launch.launch import EngineLaunch, GpuCheck
 
 pytestmark = pytest.mark.wire
 

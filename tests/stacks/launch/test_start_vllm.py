@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from stacks.launch.launch import ENGINE_EXITED, EngineLaunch, GpuCheck, render_engine_settings
+from stacks.launch.engine_script import ENGINE_EXITED, render_engine_settings
+from stacks.launch.launch import EngineLaunch, GpuCheck
 
 pytestmark = pytest.mark.wire
 VLLM = """
