@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import stat
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from runtime.batch.batch_lines import MAX_LINE_BYTES, LineChecker, LineFacts, LineProblem, read_custom_id
+from runtime.batch.batch_lines import LineChecker, LineFacts, LineProblem, read_custom_id
+from runtime.batch.input_lines import find_line_numbers, iterate_lines, open_input, read_line, refuse_other_formats
 from runtime.batch.line_places import find_column
 from schemas.errors import Problem, SpecError
 
-_BUFFER_BYTES = 1024 * 1024
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BUCKETS = 64
-# How a file begins that is no text with a request a line: what it is, and what makes one of it.
-_OTHER_FORMATS = (
-    (b"\x1f\x8b", "compressed with gzip", "gunzip --keep {name}"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unzstd {name}"),
-    (b"BZh", "compressed with bzip2", "bunzip2 --keep {name}"),
-    (b"\xfd7zXZ\x00", "compressed with xz", "unxz --keep {name}"),
-    (b"PK\x03\x04", "a zip archive", "unzip {name}"),
-    (b"PAR1", "a Parquet table", "Write its rows as JSON lines."),
-    (b"\xff\xfe", "text in UTF-16", "iconv -f utf-16 -t utf-8 {name} > input.jsonl"),
-    (b"\xfe\xff", "text in UTF-16", "iconv -f utf-16 -t utf-8 {name} > input.jsonl"),
-)
-
 # Told of every good line: its ordinal (0, 1, ...), the offset of its first byte, its id's hash, its facts.
 LineSink = Callable[[int, int, int, LineFacts], None]
 
@@ -99,9 +84,9 @@ def _scan_file(
     path: Path, checker: LineChecker, line_limit: int, max_problems: int, sink: LineSink | None
 ) -> InputReport:
     scan = _Scan(path, checker, max_problems)
-    with _open_input(path) as file:
+    with open_input(path) as file:
         try:
-            _refuse_other_formats(path, file)
+            refuse_other_formats(path, file)
             scan.read(file, line_limit, sink)
             scan.find_duplicates(file)
         except OSError as error:
@@ -112,22 +97,6 @@ def _scan_file(
 def hash_bytes(data: bytes | msgspec.Raw) -> int:
     """64 bits of SHA-256: the same on every machine and in every run, so it may be stored."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
-
-
-def find_line_numbers(file: BinaryIO, offsets: list[int]) -> dict[int, int]:
-    """The line number (from 1), as an editor counts, of each offset in an input; offsets ascend."""
-    numbers: dict[int, int] = {}
-    file.seek(0)
-    position, number = 0, 1
-    for offset in offsets:
-        while position < offset:
-            block = file.read(min(offset - position, _BUFFER_BYTES))
-            if not block:
-                break
-            number += block.count(b"\n")
-            position += len(block)
-        numbers[offset] = number
-    return numbers
 
 
 class _Scan:
@@ -144,7 +113,7 @@ class _Scan:
 
     def read(self, file: BinaryIO, line_limit: int, sink: LineSink | None) -> None:
         check = self.checker.check
-        for number, start, end, line in _iterate_lines(file):
+        for number, start, end, line in iterate_lines(file):
             self.size = end
             if not line or line.isspace():
                 continue
@@ -228,8 +197,8 @@ class _Scan:
         wanted = sorted({self.offsets[ordinal] for pair in pairs for ordinal in pair})
         numbers = find_line_numbers(file, wanted)
         for earlier, later in pairs:
-            line = _read_line(file, self.offsets[later])
-            old, new = read_custom_id(_read_line(file, self.offsets[earlier])), read_custom_id(line)
+            line = read_line(file, self.offsets[later])
+            old, new = read_custom_id(read_line(file, self.offsets[earlier])), read_custom_id(line)
             if old == new:
                 text = f"custom_id {new!r} is also that of line {numbers[self.offsets[earlier]]}"
                 problem = LineProblem(
@@ -254,63 +223,6 @@ class _Scan:
         )
 
 
-def _refuse_other_formats(path: Path, file: BinaryIO) -> None:
-    """Raise SpecError for a file that is compressed, or no JSON lines at all: a million bad lines would say less."""
-    head = file.read(512)
-    file.seek(0)
-    for magic, what, fix in _OTHER_FORMATS:
-        if head.startswith(magic):
-            command = f"Unpack it first: {fix}" if "{name}" in fix else fix
-            raise SpecError(f"the input is {what}", where=str(path), fix=command.format(name=path.name))
-    first = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
-    if first.startswith(b"[") and first[1:].lstrip()[:1] in (b"{", b""):
-        fix = f"Write one request a line: jq --compact-output '.[]' {path.name} > input.jsonl"
-        raise SpecError("the input is one JSON list, not JSON lines", where=str(path), fix=fix)
-
-
-@contextlib.contextmanager
-def _open_input(path: Path) -> Iterator[BinaryIO]:
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            # A pipe would be waited for without end, and everything here is read more than once.
-            fix = f"Write it to a file first: cat {path} > input.jsonl"
-            raise SpecError("the input is a pipe or a device, not a file", where=str(path), fix=fix)
-        file = path.open("rb", buffering=_BUFFER_BYTES)
-    except FileNotFoundError as error:
-        raise SpecError("there is no such input file", where=str(path), fix="Correct the path of the input.") from error
-    except IsADirectoryError as error:
-        raise SpecError("the input is a folder, not a file", where=str(path), fix="Name a .jsonl file.") from error
-    except OSError as error:
-        fix = "Make the file readable for you."
-        raise SpecError(f"cannot read the input: {error.strerror}", where=str(path), fix=fix) from error
-    with file:
-        yield file
-
-
-def _iterate_lines(file: BinaryIO) -> Iterator[tuple[int, int, int, bytes]]:
-    """(number from 1, offset of its first byte, offset behind it, line). A longer line than we take is cut to MAX_LINE_BYTES."""
-    number = offset = 0
-    while line := file.readline(MAX_LINE_BYTES):
-        number += 1
-        start, offset = offset, offset + len(line)
-        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-            offset += _skip_line(file)
-        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
-            start, line = 3, line[3:]
-        yield number, start, offset, line
-
-
-def _skip_line(file: BinaryIO) -> int:
-    """Go behind the end of the present line; how many bytes that was."""
-    skipped = 0
-    while part := file.readline(_BUFFER_BYTES):
-        skipped += len(part)
-        if part.endswith(b"\n"):
-            break
-    return skipped
-
-
 def _repeated_values(values: array[int]) -> set[int]:
     """Values that occur more than once. By buckets of the top bits: one set of everything would cost 60 bytes a line."""
     buckets = [array("Q") for _ in range(_BUCKETS)]
@@ -324,8 +236,3 @@ def _repeated_values(values: array[int]) -> set[int]:
             for value in bucket:
                 (repeated if value in once else once).add(value)
     return repeated
-
-
-def _read_line(file: BinaryIO, offset: int) -> bytes:
-    file.seek(offset)
-    return file.readline(MAX_LINE_BYTES)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.batch.batch_input import find_line_numbers
 from runtime.batch.batch_lines import read_max_tokens
 from runtime.batch.id_table import IdTable
 from runtime.batch.input_index import BatchInput, StoredHashes, open_input
+from runtime.batch.input_lines import find_line_numbers
 from runtime.batch.journal import ERROR, OUTPUT
 from runtime.batch.recovery import STOP_CODES, Tally
 from runtime.batch.results import ResultWriter

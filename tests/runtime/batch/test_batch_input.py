@@ -110,7 +110,7 @@ def test_a_limit_leaves_the_rest_of_the_file_unread(check: Callable[..., InputRe
 def test_a_line_longer_than_we_take_is_one_problem(
     check: Callable[..., InputReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime.batch.batch_input, "MAX_LINE_BYTES", 400)
+    monkeypatch.setattr("runtime.batch.input_lines.MAX_LINE_BYTES", 400)
     monkeypatch.setattr("runtime.batch.batch_lines.MAX_LINE_BYTES", 400)
 
     report = check(b"\n".join([make_line("a"), make_line("b", pad="x" * 5000), make_line("c")]))
