@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -50,9 +51,17 @@ class Account(ABC):
     def summaries(self) -> list[MachineSummary]:
         """Every machine that was ever made, the gone ones too."""
 
-    @abstractmethod
     def strike(self, machine_id: str, event: str) -> None:
         """Let something happen to a machine now; raises KeyError for an unknown machine or event."""
+        kind, _, value = event.partition(":")
+        actions = self.list_strikes(machine_id) | {
+            "nvidia_smi": lambda: self.machines.set_nvidia_smi(machine_id, value)
+        }
+        actions[kind]()
+
+    @abstractmethod
+    def list_strikes(self, machine_id: str) -> dict[str, Callable[[], None]]:
+        """What may happen to a machine of this cloud alone, by the event's name; raises KeyError for an unknown machine."""
 
     @abstractmethod
     def set_stock(self, kind: str, region: str, units: int, tier: str) -> None: ...

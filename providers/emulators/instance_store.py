@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from providers.emulators.clock import CloudClock
+from providers.emulators.account import Account
 from providers.emulators.cloud_init import UserData, run_commands, write_files
-from providers.emulators.faults import Faults
 from providers.emulators.instance import Instance, Status
 from providers.emulators.knobs import LAMBDA_KNOBS
 from providers.emulators.machine_file import MachineFile
-from providers.emulators.machines import LIFETIME_S, MachinePlan, Machines
+from providers.emulators.machines import LIFETIME_S, MachinePlan
 from providers.emulators.ports import PublicPort
 from providers.emulators.stock import Stock
 from providers.keys import make_key_pair
@@ -30,23 +29,14 @@ _DEFAULT_ACTIVE_S = next(knob.default for knob in LAMBDA_KNOBS if knob.name == "
 class InstanceStore:
     """In the order of their launches; what is gone stays here for the tests and is shown to nobody."""
 
-    def __init__(
-        self,
-        *,
-        clock: CloudClock,
-        faults: Faults,
-        machines: Machines,
-        stock: Stock,
-        api_url: Callable[[], str],
-        seed: int,
-    ) -> None:
+    def __init__(self, account: Account, stock: Stock) -> None:
         self.instances: dict[str, Instance] = {}
         self.stock = stock
-        self._clock = clock
-        self._faults = faults
-        self._machines = machines
-        self._api_url = api_url
-        self._random = random.Random(seed)
+        self._account = account
+        self._clock = account.clock
+        self._faults = account.faults
+        self._machines = account.machines
+        self._random = random.Random(account.settings.seed)
 
     def find(self, instance_id: str) -> Instance | None:
         instance = self.instances.get(instance_id)
@@ -167,7 +157,7 @@ class InstanceStore:
         file = MachineFile(
             cloud="lambda",
             id=instance.id,
-            api_url=self._api_url(),
+            api_url=self._account.url,
             gpu_name=instance.kind["gpu_name"],
             gpu_count=instance.kind["specs"]["gpus"],
             gpu_memory_mib=instance.kind["gpu_memory_gb"] * 1024,

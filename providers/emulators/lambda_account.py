@@ -24,32 +24,20 @@ class LambdaAccount(Account):
         super().__init__(settings, faults=Faults(LAMBDA_KNOBS, seed=settings.seed))
         self.keys: dict[str, dict[str, str]] = {}
         self.file_systems: dict[str, dict[str, Any]] = {}
-        self.instances = InstanceStore(
-            clock=self.clock,
-            faults=self.faults,
-            machines=self.machines,
-            stock=lambda_stock(),
-            api_url=lambda: self.url,
-            seed=settings.seed,
-        )
+        self.instances = InstanceStore(self, lambda_stock())
         make_foreign_instances(self.instances.instances, settings.foreign, self.clock.now())
 
     def summaries(self) -> list[MachineSummary]:
         return [self._summarize(instance) for instance in self.instances.instances.values()]
 
-    def strike(self, machine_id: str, event: str) -> None:
+    def list_strikes(self, machine_id: str) -> dict[str, Callable[[], None]]:
         instance = self.instances.instances[machine_id]
-        kind, _, value = event.partition(":")
-        if kind == "nvidia_smi":
-            self.machines.set_nvidia_smi(machine_id, value)
-            return
-        actions: dict[str, Callable[[Instance], None]] = {
-            "unhealthy": self.instances.set_unhealthy,
-            "active": self.instances.set_active,
-            "preempted": self.instances.preempt,
-            "delete": self.instances.terminate,
+        return {
+            "unhealthy": lambda: self.instances.set_unhealthy(instance),
+            "active": lambda: self.instances.set_active(instance),
+            "preempted": lambda: self.instances.preempt(instance),
+            "delete": lambda: self.instances.terminate(instance),
         }
-        actions[kind](instance)
 
     def set_stock(self, kind: str, region: str, units: int, tier: str) -> None:
         self.instances.stock.set(kind, "", region, units)

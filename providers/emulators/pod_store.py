@@ -9,10 +9,9 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from providers.emulators.clock import CloudClock
-from providers.emulators.faults import Faults
+from providers.emulators.account import Account
 from providers.emulators.machine_file import MachineFile
-from providers.emulators.machines import LIFETIME_S, MachinePlan, Machines
+from providers.emulators.machines import LIFETIME_S, MachinePlan
 from providers.emulators.pod import Pod, find_image, make_argv
 from providers.emulators.pod_view import find_gpu, list_ports
 from providers.emulators.ports import PublicPort
@@ -34,24 +33,15 @@ _MACHINE_KNOBS = ("nvidia_smi", "engine_crash", "apt_get_fails")
 class PodStore:
     """Newest last. A pod that is gone stays here for the tests, and is shown to nobody."""
 
-    def __init__(
-        self,
-        *,
-        clock: CloudClock,
-        faults: Faults,
-        machines: Machines,
-        stock: Stock,
-        api_url: Callable[[], str],
-        seed: int,
-    ) -> None:
+    def __init__(self, account: Account, stock: Stock) -> None:
         self.pods: dict[str, Pod] = {}
         self.stock = stock
         self.secrets: dict[str, str] = {}
-        self._clock = clock
-        self._faults = faults
-        self._machines = machines
-        self._api_url = api_url
-        self._random = random.Random(seed)
+        self._account = account
+        self._clock = account.clock
+        self._faults = account.faults
+        self._machines = account.machines
+        self._random = random.Random(account.settings.seed)
         # Every real machine needs some host key; a pod that pins its own does not use this one.
         self._spare_host_key = make_key_pair()
 
@@ -195,7 +185,7 @@ class PodStore:
         file = MachineFile(
             cloud="runpod",
             id=pod.id,
-            api_url=self._api_url(),
+            api_url=self._account.url,
             gpu_name=pod.gpu_id,
             gpu_count=pod.gpu_count,
             gpu_memory_mib=int(kind.get("memory", 0)) * 1024,

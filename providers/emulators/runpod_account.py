@@ -32,14 +32,7 @@ class RunPodAccount(Account):
         self.secrets: dict[str, dict[str, str]] = {}
         self._random = random.Random(settings.seed)
         self.quota = Quota(self.clock)
-        self.pods = PodStore(
-            clock=self.clock,
-            faults=self.faults,
-            machines=self.machines,
-            stock=runpod_stock(),
-            api_url=lambda: self.url,
-            seed=settings.seed,
-        )
+        self.pods = PodStore(self, runpod_stock())
         make_foreign_pods(self.pods.pods, settings.foreign, self.clock.now())
 
     def make_id(self) -> str:
@@ -52,18 +45,13 @@ class RunPodAccount(Account):
     def summaries(self) -> list[MachineSummary]:
         return [self._summarize(pod) for pod in self.pods.pods.values()]
 
-    def strike(self, machine_id: str, event: str) -> None:
+    def list_strikes(self, machine_id: str) -> dict[str, Callable[[], None]]:
         pod = self.pods.pods[machine_id]
-        kind, _, value = event.partition(":")
-        if kind == "nvidia_smi":
-            self.machines.set_nvidia_smi(machine_id, value)
-            return
-        actions: dict[str, Callable[[Pod], None]] = {
-            "exit": self.pods.exit,
-            "error": self.pods.break_down,
-            "delete": self.pods.delete,
+        return {
+            "exit": lambda: self.pods.exit(pod),
+            "error": lambda: self.pods.break_down(pod),
+            "delete": lambda: self.pods.delete(pod),
         }
-        actions[kind](pod)
 
     def set_stock(self, kind: str, region: str, units: int, tier: str) -> None:
         self.pods.stock.set(kind, tier or "SECURE", region, units)
