@@ -4,6 +4,7 @@ none of ours is left, the proof is no earlier than that, and nobody else's was t
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -143,7 +144,7 @@ def expect_notice(text: str, rented: EmulatedAccount, prices: dict[str, float]) 
     page = {"runpod": "https://console.runpod.io/pods", "lambda": "https://cloud.lambda.ai/instances"}[rented.name]
     paragraph = text.rstrip().rsplit("\n\n", 1)[-1]
     assert paragraph.startswith("\x1b[1;31m"), repr(paragraph)
-    last = " ".join(paragraph.split())
+    last = " ".join(re.sub(r"\x1b\[[\d;]*m", "", paragraph).split())
     wanted = ["RELEASE NOT VERIFIED", f"./inv release {RUN}", page]
     wanted += [f"{id} at {price:.2f} USD/h" for id, price in prices.items()]
     assert [each for each in wanted if each not in last] == [], last

@@ -126,7 +126,7 @@ def test_a_key_that_may_only_read_is_exit_3_when_the_first_machine_is_refused(cl
     )
 
     assert done.returncode == 3, done.stderr
-    assert "RUNPOD_API_KEY" in done.stderr and "read and write for pods" in done.stderr
+    assert "RUNPOD_API_KEY" in done.stderr and "read and write for pods" in " ".join(done.stderr.split())
     assert clouds.workshop.status("reader")["released"] == "verified"
     assert [each.status for each in posts(clouds, "runpod", "/pods")] == [403]
 
