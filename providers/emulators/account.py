@@ -12,7 +12,7 @@ import msgspec
 from providers.emulators.clock import CloudClock
 from providers.emulators.faults import Faults
 from providers.emulators.history import History
-from providers.emulators.machines import Machines
+from providers.emulators.machines.machines import Machines
 from providers.emulators.summary import MachineSummary
 
 

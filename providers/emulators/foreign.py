@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from providers.emulators.instance import Instance, find_kind, find_region
-from providers.emulators.pod import Pod
+from providers.emulators.lambda_cloud.instance import Instance, find_kind, find_region
+from providers.emulators.runpod.pod import Pod
 
 _NAMES = ("training-box", "lh-notes", "jupyter", "render", "lh-", "leasehold-demo", "my pod")
 _PRICE_USD_PER_HOUR = 0.69

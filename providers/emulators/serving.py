@@ -11,8 +11,8 @@ import msgspec
 
 from providers.emulators.account import Settings
 from providers.emulators.cloud_server import CloudServer
-from providers.emulators.lambda_server import LambdaServer
-from providers.emulators.runpod_server import RunPodServer
+from providers.emulators.lambda_cloud.server import LambdaServer
+from providers.emulators.runpod.server import RunPodServer
 
 CLOUDS: Mapping[str, type[RunPodServer] | type[LambdaServer]] = {"runpod": RunPodServer, "lambda": LambdaServer}
 CONTRACTS = ("september", "august")

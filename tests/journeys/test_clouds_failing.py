@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from providers.emulators.shim_folder import has_real_sshd
+from providers.emulators.machines.shim_folder import has_real_sshd
 from tests.journeys.emulated_clouds import (
     IN_CALIFORNIA,
     IN_KANSAS,

@@ -10,7 +10,7 @@ import pytest
 
 from providers.cloud import Offer
 from providers.emulators.knobs import RUNPOD_KNOBS
-from providers.emulators.shim_folder import has_real_sshd
+from providers.emulators.machines.shim_folder import has_real_sshd
 from tests.providers.cloud_bench import Bench, wait_until
 from tests.providers.knob_story import Story, Turn, tell
 from tests.providers.shared_stories import (

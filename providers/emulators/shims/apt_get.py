@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from providers.emulators.machine_file import find_own_folder, load_machine_file
+from providers.emulators.machines.machine_file import find_own_folder, load_machine_file
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         return 100
     sys.stdout.write("Reading package lists... Done\n")
     if words[:1] == ["install"] and {"openssh-server", "ssh"} & set(words[1:]):
-        from providers.emulators.machines import install_sshd
+        from providers.emulators.machines.machines import install_sshd
 
         install_sshd(folder)
         sys.stdout.write("Setting up openssh-server (emulated) ...\n")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from providers.emulators.machine_file import find_own_folder, load_machine_file
+from providers.emulators.machines.machine_file import find_own_folder, load_machine_file
 from providers.emulators.shims.docker_run import ContainerRequest, UsageError, read_run
 from providers.emulators.shims.sudo import AS_ROOT
 from providers.emulators.shims.vllm import PORT_MAP

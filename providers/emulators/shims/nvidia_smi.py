@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from providers.emulators.machine_file import MachineFile, find_own_folder, load_machine_file
+from providers.emulators.machines.machine_file import MachineFile, find_own_folder, load_machine_file
 
 _DRIVER = "570.124.06"
 _CUDA = "12.8"

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from providers.emulators.machine_file import find_own_folder
+from providers.emulators.machines.machine_file import find_own_folder
 from providers.local.processes import end_processes
 
 _ENDING = frozenset({"shutdown", "poweroff", "halt", "reboot"})

@@ -8,7 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Sequence
 
-from providers.emulators.machine_file import find_own_folder, load_machine_file
+from providers.emulators.machines.machine_file import find_own_folder, load_machine_file
 
 _OPERATIONS = {"remove": "podTerminate", "stop": "podStop"}
 _TIMEOUT_S = 30

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from providers.emulators.machine_file import find_own_folder, load_machine_file
+from providers.emulators.machines.machine_file import find_own_folder, load_machine_file
 from providers.local.folder import load_record
 from providers.local.ssh import run_server
 

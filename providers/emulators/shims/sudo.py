@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from providers.emulators.machine_file import find_own_folder
+from providers.emulators.machines.machine_file import find_own_folder
 
 # Marks a command as run by root: the docker shim refuses without it.
 AS_ROOT = "LEASEHOLD_EMULATOR_ROOT"

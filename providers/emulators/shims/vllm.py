@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from providers.emulators.machine_file import find_own_folder, load_machine_file
+from providers.emulators.machines.machine_file import find_own_folder, load_machine_file
 from schemas.files import replace_file
 
 # Set by the docker shim: container ports and the ports of the host they are published on, as JSON.

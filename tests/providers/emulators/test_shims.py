@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from providers.emulators.cloud_init import UserData, locate, parse_user_data
-from providers.emulators.graphql_text import find_operation, read_input
-from providers.emulators.machine_file import MachineFile
-from providers.emulators.pod import make_argv
+from providers.emulators.lambda_cloud.cloud_init import UserData, locate, parse_user_data
+from providers.emulators.machines.machine_file import MachineFile
+from providers.emulators.runpod.graphql_text import find_operation, read_input
+from providers.emulators.runpod.pod import make_argv
 from providers.emulators.shims import nvidia_smi, sshd, sudo, vllm
 from providers.emulators.shims.docker_run import UsageError, read_run
 

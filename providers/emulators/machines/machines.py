@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from providers.emulators.ending import end_all
-from providers.emulators.machine_file import MachineFile, load_machine_file, write_machine_file
-from providers.emulators.shim_folder import has_real_sshd, write_shims
+from providers.emulators.machines.ending import end_all
+from providers.emulators.machines.machine_file import MachineFile, load_machine_file, write_machine_file
+from providers.emulators.machines.shim_folder import has_real_sshd, write_shims
 from providers.local.environment import PROJECT_ROOT
 from providers.local.folder import MachineSpec, load_record, prepare_folder, remove_folder, update_record
 from providers.local.launch import spawn_keeper, write_command
@@ -176,7 +176,7 @@ def install_nvidia_smi(folder: Path, *, is_absent: bool) -> None:
 def start_watchdog(root: Path) -> subprocess.Popen[bytes]:
     """Start the process that outlives a killed emulator for as long as it takes to end its machines."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-s", "-m", "providers.emulators.watchdog", str(root.resolve())],
+        [sys.executable, "-P", "-s", "-m", "providers.emulators.machines.watchdog", str(root.resolve())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

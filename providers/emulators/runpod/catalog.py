@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from providers.emulators.call import Answer, Call
-from providers.emulators.problem import not_found, refuse
-from providers.emulators.runpod_account import RunPodAccount
+from providers.emulators.runpod.account import RunPodAccount
+from providers.emulators.runpod.problem import not_found, refuse
 from providers.emulators.stock import level, load_table
 
 _NEED_INCLUDE = ("product", "count", "cloud", "cudaVersions", "minCudaVersion")

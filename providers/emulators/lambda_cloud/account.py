@@ -8,9 +8,9 @@ from typing import Any
 from providers.emulators.account import Account, Settings
 from providers.emulators.faults import Faults
 from providers.emulators.foreign import make_foreign_instances
-from providers.emulators.instance import Instance
-from providers.emulators.instance_store import InstanceStore
 from providers.emulators.knobs import LAMBDA_KNOBS
+from providers.emulators.lambda_cloud.instance import Instance
+from providers.emulators.lambda_cloud.instance_store import InstanceStore
 from providers.emulators.stock import lambda_stock
 from providers.emulators.summary import MachineSummary
 

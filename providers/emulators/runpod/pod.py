@@ -8,8 +8,8 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from providers.emulators.machines.ports import PublicPort
 from providers.emulators.meter import Meter
-from providers.emulators.ports import PublicPort
 from providers.emulators.stock import load_table
 
 Status = Literal["PROVISIONING", "STARTING", "RUNNING", "EXITED", "ERROR", "TERMINATED"]

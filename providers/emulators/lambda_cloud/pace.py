@@ -5,7 +5,7 @@ from __future__ import annotations
 from providers.emulators.call import Answer, Refused
 from providers.emulators.clock import CloudClock
 from providers.emulators.faults import Faults
-from providers.emulators.lambda_error import fail
+from providers.emulators.lambda_cloud.error import fail
 
 # A client that keeps the pace exactly may be a little early by the time its request arrives.
 _TOLERANCE = 0.95

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from providers.emulators.pod import parse_args
-from providers.emulators.pod_view import find_gpu
-from providers.emulators.problem import no_capacity, not_found, refuse
-from providers.emulators.runpod_account import RunPodAccount
+from providers.emulators.runpod.account import RunPodAccount
+from providers.emulators.runpod.pod import parse_args
+from providers.emulators.runpod.pod_view import find_gpu
+from providers.emulators.runpod.problem import no_capacity, not_found, refuse
 from providers.emulators.stock import load_table
 
 _PORT = re.compile(r"\d{1,5}/(tcp|http)")

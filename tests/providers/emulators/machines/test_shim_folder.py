@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from providers.emulators import machines
 from providers.emulators.emulator import start_emulator
-from providers.emulators.machine_file import MachineFile
-from providers.emulators.machines import MachinePlan, start
+from providers.emulators.machines import machines
+from providers.emulators.machines.machine_file import MachineFile
+from providers.emulators.machines.machines import MachinePlan, start
+from providers.emulators.machines.shim_folder import REFUSED, SHIMS, UNSAFE_PATH, make_guard, write_shims
 from providers.emulators.serve import main
-from providers.emulators.shim_folder import REFUSED, SHIMS, UNSAFE_PATH, make_guard, write_shims
 from providers.local.environment import make_environment
 from providers.local.folder import STANDARD_PATH, MachineSpec
 from providers.local.listing import terminate_machine

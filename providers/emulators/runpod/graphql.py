@@ -8,10 +8,10 @@ from typing import Any
 
 from providers.emulators.call import Answer, Call, Refused
 from providers.emulators.clock import from_rfc3339
-from providers.emulators.graphql_text import find_operation, read_input
-from providers.emulators.pod import Pod
-from providers.emulators.pod_request import check_pod, place_pod
-from providers.emulators.runpod_account import RunPodAccount
+from providers.emulators.runpod.account import RunPodAccount
+from providers.emulators.runpod.graphql_text import find_operation, read_input
+from providers.emulators.runpod.pod import Pod
+from providers.emulators.runpod.pod_request import check_pod, place_pod
 from providers.emulators.stock import level, load_table
 
 _PUBLIC = ("gpuTypes",)

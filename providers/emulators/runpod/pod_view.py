@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from providers.emulators.clock import to_rfc3339
-from providers.emulators.pod import ACTIONS, Pod, read_command, store_args
+from providers.emulators.runpod.pod import ACTIONS, Pod, read_command, store_args
 from providers.emulators.stock import load_table
 
 HOST = "127.0.0.1"

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from providers.emulators import lambda_instances, lambda_objects
 from providers.emulators.account import Settings
 from providers.emulators.call import Answer, Call
 from providers.emulators.cloud_server import CloudServer
 from providers.emulators.contract import MethodNotAllowed, NoSuchPath, load_contract
-from providers.emulators.lambda_account import LambdaAccount
-from providers.emulators.lambda_error import fail
-from providers.emulators.pace import Pace
+from providers.emulators.lambda_cloud import instances, objects
+from providers.emulators.lambda_cloud.account import LambdaAccount
+from providers.emulators.lambda_cloud.error import fail
+from providers.emulators.lambda_cloud.pace import Pace
 
 _LAUNCH = "/api/v1/instance-operations/launch"
 
@@ -75,20 +75,20 @@ def read_key(header: str) -> str:
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
-    ("GET", "/api/v1/instances"): lambda_instances.list_instances,
-    ("GET", "/api/v1/instances/{id}"): lambda_instances.get_instance,
-    ("POST", "/api/v1/instances/{id}"): lambda_instances.rename_instance,
-    ("GET", "/api/v1/instance-types"): lambda_instances.list_types,
-    ("POST", _LAUNCH): lambda_instances.launch,
-    ("POST", "/api/v1/instance-operations/restart"): lambda_instances.restart,
-    ("POST", "/api/v1/instance-operations/terminate"): lambda_instances.terminate,
-    ("GET", "/api/v1/ssh-keys"): lambda_objects.list_keys,
-    ("POST", "/api/v1/ssh-keys"): lambda_objects.add_key,
-    ("DELETE", "/api/v1/ssh-keys/{id}"): lambda_objects.delete_key,
-    ("GET", "/api/v1/file-systems"): lambda_objects.list_file_systems,
-    ("POST", "/api/v1/filesystems"): lambda_objects.create_file_system,
-    ("DELETE", "/api/v1/filesystems/{id}"): lambda_objects.delete_file_system,
-    ("GET", "/api/v1/regions"): lambda_objects.list_regions,
-    ("GET", "/api/v1/images"): lambda_objects.list_images,
-    ("GET", "/api/v1/firewall-rules"): lambda_objects.list_firewall_rules,
+    ("GET", "/api/v1/instances"): instances.list_instances,
+    ("GET", "/api/v1/instances/{id}"): instances.get_instance,
+    ("POST", "/api/v1/instances/{id}"): instances.rename_instance,
+    ("GET", "/api/v1/instance-types"): instances.list_types,
+    ("POST", _LAUNCH): instances.launch,
+    ("POST", "/api/v1/instance-operations/restart"): instances.restart,
+    ("POST", "/api/v1/instance-operations/terminate"): instances.terminate,
+    ("GET", "/api/v1/ssh-keys"): objects.list_keys,
+    ("POST", "/api/v1/ssh-keys"): objects.add_key,
+    ("DELETE", "/api/v1/ssh-keys/{id}"): objects.delete_key,
+    ("GET", "/api/v1/file-systems"): objects.list_file_systems,
+    ("POST", "/api/v1/filesystems"): objects.create_file_system,
+    ("DELETE", "/api/v1/filesystems/{id}"): objects.delete_file_system,
+    ("GET", "/api/v1/regions"): objects.list_regions,
+    ("GET", "/api/v1/images"): objects.list_images,
+    ("GET", "/api/v1/firewall-rules"): objects.list_firewall_rules,
 }

@@ -12,9 +12,9 @@ from providers.emulators.account import Account, Settings
 from providers.emulators.faults import Faults
 from providers.emulators.foreign import make_foreign_pods
 from providers.emulators.knobs import RUNPOD_KNOBS
-from providers.emulators.pod import Pod
-from providers.emulators.pod_store import PodStore
-from providers.emulators.quota import Quota
+from providers.emulators.runpod.pod import Pod
+from providers.emulators.runpod.pod_store import PodStore
+from providers.emulators.runpod.quota import Quota
 from providers.emulators.stock import runpod_stock
 from providers.emulators.summary import MachineSummary
 

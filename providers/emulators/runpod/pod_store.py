@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from providers.emulators.account import Account
-from providers.emulators.machine_file import MachineFile
-from providers.emulators.machines import LIFETIME_S, MachinePlan
-from providers.emulators.pod import Pod, find_image, make_argv
-from providers.emulators.pod_view import find_gpu, list_ports
-from providers.emulators.ports import PublicPort
-from providers.emulators.shim_folder import make_guard
+from providers.emulators.machines.machine_file import MachineFile
+from providers.emulators.machines.machines import LIFETIME_S, MachinePlan
+from providers.emulators.machines.ports import PublicPort
+from providers.emulators.machines.shim_folder import make_guard
+from providers.emulators.runpod.pod import Pod, find_image, make_argv
+from providers.emulators.runpod.pod_view import find_gpu, list_ports
 from providers.emulators.stock import Stock
 from providers.keys import make_key_pair
 from providers.local.folder import MachineSpec

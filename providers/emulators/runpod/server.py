@@ -8,14 +8,14 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
-from providers.emulators import runpod_billing, runpod_catalog, runpod_graphql, runpod_objects, runpod_pods
 from providers.emulators.account import Settings
 from providers.emulators.call import JSON, Answer, Call, Refused
 from providers.emulators.cloud_server import CloudServer
 from providers.emulators.contract import ContractName, MethodNotAllowed, NoSuchPath, load_contract
-from providers.emulators.pod import Pod
-from providers.emulators.problem import forbidden, invalid, no_key, not_found, refuse
-from providers.emulators.runpod_account import RunPodAccount
+from providers.emulators.runpod import billing, catalog, graphql, objects, pods
+from providers.emulators.runpod.account import RunPodAccount
+from providers.emulators.runpod.pod import Pod
+from providers.emulators.runpod.problem import forbidden, invalid, no_key, not_found, refuse
 
 BODY_LIMIT = 102_400
 READ_ONLY_SUFFIX = "_read_only"
@@ -40,7 +40,7 @@ class RunPodServer(CloudServer):
         if call.path == "/v2/openapi.json":
             return Answer(status=200, body=self.contract.document)
         if call.path == "/graphql":
-            return runpod_graphql.answer(self.account, call)
+            return graphql.answer(self.account, call)
         if self.account.is_september and call.subject == "POST /v2/pods" and len(call.raw) > BODY_LIMIT:
             raise refuse(413, f"request body exceeds the limit of {BODY_LIMIT} bytes")
         pod = self._check_key(call)
@@ -100,7 +100,7 @@ class RunPodServer(CloudServer):
     async def _act(self, call: Call, pod: Pod | None) -> Answer | web.StreamResponse:
         if call.path.startswith("/v2/account/secrets") and self.account.is_september:
             self._check_rights(call, pod)
-            return runpod_objects.answer_secrets(self.account, call)
+            return objects.answer_secrets(self.account, call)
         try:
             call.operation = self.contract.find_operation(call.method, call.path)
         except NoSuchPath:
@@ -137,27 +137,27 @@ def with_headers(answer: Answer, headers: dict[str, str]) -> Answer:
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
-    ("GET", "/v2/pods"): runpod_pods.list_pods,
-    ("POST", "/v2/pods"): runpod_pods.create_pod,
-    ("GET", "/v2/pods/{id}"): runpod_pods.get_pod,
-    ("PATCH", "/v2/pods/{id}"): runpod_pods.update_pod,
-    ("DELETE", "/v2/pods/{id}"): runpod_pods.delete_pod,
-    ("POST", "/v2/pods/{id}/action"): runpod_pods.act_on_pod,
-    ("GET", "/v2/pods/{id}/logs"): runpod_pods.stream_logs,
-    ("GET", "/v2/catalog/gpus"): runpod_catalog.list_gpus,
-    ("GET", "/v2/catalog/gpus/{id}"): runpod_catalog.get_gpu,
-    ("GET", "/v2/catalog/datacenters"): runpod_catalog.list_data_centers,
-    ("GET", "/v2/catalog/datacenters/{id}"): runpod_catalog.get_data_center,
-    ("GET", "/v2/billing/pods"): runpod_billing.list_billing,
-    ("GET", "/v2/account/ssh-keys"): runpod_objects.get_keys,
-    ("PUT", "/v2/account/ssh-keys"): runpod_objects.put_keys,
-    ("GET", "/v2/registries"): runpod_objects.list_registries,
-    ("POST", "/v2/registries"): runpod_objects.create_registry,
-    ("GET", "/v2/registries/{id}"): runpod_objects.get_registry,
-    ("DELETE", "/v2/registries/{id}"): runpod_objects.delete_registry,
-    ("GET", "/v2/network-volumes"): runpod_objects.list_volumes,
-    ("POST", "/v2/network-volumes"): runpod_objects.create_volume,
-    ("GET", "/v2/network-volumes/{id}"): runpod_objects.get_volume,
-    ("PATCH", "/v2/network-volumes/{id}"): runpod_objects.update_volume,
-    ("DELETE", "/v2/network-volumes/{id}"): runpod_objects.delete_volume,
+    ("GET", "/v2/pods"): pods.list_pods,
+    ("POST", "/v2/pods"): pods.create_pod,
+    ("GET", "/v2/pods/{id}"): pods.get_pod,
+    ("PATCH", "/v2/pods/{id}"): pods.update_pod,
+    ("DELETE", "/v2/pods/{id}"): pods.delete_pod,
+    ("POST", "/v2/pods/{id}/action"): pods.act_on_pod,
+    ("GET", "/v2/pods/{id}/logs"): pods.stream_logs,
+    ("GET", "/v2/catalog/gpus"): catalog.list_gpus,
+    ("GET", "/v2/catalog/gpus/{id}"): catalog.get_gpu,
+    ("GET", "/v2/catalog/datacenters"): catalog.list_data_centers,
+    ("GET", "/v2/catalog/datacenters/{id}"): catalog.get_data_center,
+    ("GET", "/v2/billing/pods"): billing.list_billing,
+    ("GET", "/v2/account/ssh-keys"): objects.get_keys,
+    ("PUT", "/v2/account/ssh-keys"): objects.put_keys,
+    ("GET", "/v2/registries"): objects.list_registries,
+    ("POST", "/v2/registries"): objects.create_registry,
+    ("GET", "/v2/registries/{id}"): objects.get_registry,
+    ("DELETE", "/v2/registries/{id}"): objects.delete_registry,
+    ("GET", "/v2/network-volumes"): objects.list_volumes,
+    ("POST", "/v2/network-volumes"): objects.create_volume,
+    ("GET", "/v2/network-volumes/{id}"): objects.get_volume,
+    ("PATCH", "/v2/network-volumes/{id}"): objects.update_volume,
+    ("DELETE", "/v2/network-volumes/{id}"): objects.delete_volume,
 }

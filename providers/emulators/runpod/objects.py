@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from providers.emulators.call import Answer, Call
-from providers.emulators.problem import invalid, not_found, refuse
-from providers.emulators.runpod_account import RunPodAccount
+from providers.emulators.runpod.account import RunPodAccount
+from providers.emulators.runpod.problem import invalid, not_found, refuse
 from providers.emulators.stock import load_table
 
 _SECRETS = "/v2/account/secrets"

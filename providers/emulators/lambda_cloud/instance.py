@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from providers.emulators.machines.ports import PublicPort
 from providers.emulators.meter import Meter
-from providers.emulators.ports import PublicPort
 from providers.emulators.stock import load_table
 
 Status = Literal["booting", "active", "unhealthy", "terminating", "terminated", "preempted"]

@@ -18,12 +18,12 @@ CAPACITY = "There are no longer any instances available"
 # Tried in test_machines, where there are machines.
 ON_MACHINES = {"nvidia_smi", "engine_crash", "apt_get_fails"}
 
+ROUTES = Path(__file__).with_name("test_routes.py")
+MACHINES = Path(__file__).parents[1] / "machines" / "test_machines.py"
+
 
 def test_every_knob_is_tried_in_a_test() -> None:
-    tried = "".join(
-        Path(__file__).with_name(f"test_{name}.py").read_text()
-        for name in ("runpod_knobs", "runpod_routes", "machines")
-    )
+    tried = "".join(path.read_text() for path in (Path(__file__), ROUTES, MACHINES))
 
     assert [knob.name for knob in RUNPOD_KNOBS if f'"{knob.name}"' not in tried] == []
 

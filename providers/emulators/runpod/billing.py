@@ -8,9 +8,9 @@ from typing import Any
 
 from providers.emulators.call import Answer, Call
 from providers.emulators.clock import from_rfc3339, to_rfc3339
-from providers.emulators.pod import Pod
-from providers.emulators.problem import invalid, refuse
-from providers.emulators.runpod_account import RunPodAccount
+from providers.emulators.runpod.account import RunPodAccount
+from providers.emulators.runpod.pod import Pod
+from providers.emulators.runpod.problem import invalid, refuse
 
 _DEFAULT_BUCKETS = 30
 _BUCKET_S = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400, "year": 365 * 86_400}

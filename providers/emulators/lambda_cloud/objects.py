@@ -6,9 +6,9 @@ from typing import Any
 
 from providers.emulators.call import Answer, Call
 from providers.emulators.clock import to_rfc3339
-from providers.emulators.instance import find_region
-from providers.emulators.lambda_account import LambdaAccount
-from providers.emulators.lambda_error import fail, succeed
+from providers.emulators.lambda_cloud.account import LambdaAccount
+from providers.emulators.lambda_cloud.error import fail, succeed
+from providers.emulators.lambda_cloud.instance import find_region
 from providers.emulators.stock import load_table
 from providers.keys import make_key_pair
 

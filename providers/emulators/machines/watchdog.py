@@ -1,5 +1,7 @@
-"""`python -m providers.emulators.watchdog ROOT`: waits until its standard input closes, which is the emulator's end however it
-comes, then ends every machine under ROOT. Started by Machines."""
+"""Waits until its standard input closes, which is the emulator's end however it comes, then ends every machine under ROOT.
+
+`python -m providers.emulators.machines.watchdog ROOT`, started by Machines.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from providers.emulators.ending import end_all
+from providers.emulators.machines.ending import end_all
 
 # A machine that was being started when the emulator died may show up a moment later.
 _LATE_S = 2.0

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 from providers.emulators.call import Answer, Call, LineCut
-from providers.emulators.cloud_init import MAX_USER_DATA, UserData, parse_user_data
-from providers.emulators.instance import Instance, find_kind, find_region, render_instance, render_kind
-from providers.emulators.lambda_account import LambdaAccount
-from providers.emulators.lambda_error import fail, succeed
-from providers.emulators.lambda_objects import find_image_problem, take_file_systems
+from providers.emulators.lambda_cloud.account import LambdaAccount
+from providers.emulators.lambda_cloud.cloud_init import MAX_USER_DATA, UserData, parse_user_data
+from providers.emulators.lambda_cloud.error import fail, succeed
+from providers.emulators.lambda_cloud.instance import Instance, find_kind, find_region, render_instance, render_kind
+from providers.emulators.lambda_cloud.objects import find_image_problem, take_file_systems
 from providers.emulators.stock import load_table
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from providers.emulators.account import Account
-from providers.emulators.cloud_init import UserData, run_commands, write_files
-from providers.emulators.instance import Instance, Status
 from providers.emulators.knobs import LAMBDA_KNOBS
-from providers.emulators.machine_file import MachineFile
-from providers.emulators.machines import LIFETIME_S, MachinePlan
-from providers.emulators.ports import PublicPort
+from providers.emulators.lambda_cloud.cloud_init import UserData, run_commands, write_files
+from providers.emulators.lambda_cloud.instance import Instance, Status
+from providers.emulators.machines.machine_file import MachineFile
+from providers.emulators.machines.machines import LIFETIME_S, MachinePlan
+from providers.emulators.machines.ports import PublicPort
 from providers.emulators.stock import Stock
 from providers.keys import make_key_pair
 from providers.local.folder import MachineSpec

@@ -12,11 +12,11 @@ from aiohttp import web
 
 from providers.emulators.call import Answer, Call, LineCut, Refused
 from providers.emulators.clock import from_rfc3339, to_rfc3339
-from providers.emulators.pod import ACTIONS, Pod
-from providers.emulators.pod_request import check_pod, place_pod
-from providers.emulators.pod_view import render_pod
-from providers.emulators.problem import invalid, not_found, refuse
-from providers.emulators.runpod_account import RunPodAccount
+from providers.emulators.runpod.account import RunPodAccount
+from providers.emulators.runpod.pod import ACTIONS, Pod
+from providers.emulators.runpod.pod_request import check_pod, place_pod
+from providers.emulators.runpod.pod_view import render_pod
+from providers.emulators.runpod.problem import invalid, not_found, refuse
 
 _LOG_POLL_S = 0.1
 _KEEP_ALIVE_S = 10.0
