@@ -14,8 +14,9 @@ from stacks.run_folder import RunFolder
 from stacks.runs.run_status import read_progress
 
 _RESTARTS = 5
-# How long a dispatcher may take until it has written its first progress.
+# How long a dispatcher may take until it has written its first progress; of one that we started we know that it has ended.
 _FIRST_WORD_S = 15.0
+_PAUSE_S = 1.0
 _LOG_LINES = 15
 
 
@@ -69,7 +70,7 @@ class DispatcherCare:
         if not self.folder.manifest.exists():
             return False
         started_at = max(self.folder.manifest.stat().st_mtime, self.restarted_at)
-        return time.time() - started_at > (_FIRST_WORD_S if self.restarts == 0 else _FIRST_WORD_S / 5)
+        return time.time() - started_at > (_FIRST_WORD_S if self.restarted is None else _PAUSE_S)
 
     def _read_log_end(self) -> str:
         try:
@@ -85,4 +86,4 @@ def _is_gone(pid: int, updated_at: float) -> bool:
         is_running = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         is_running = False
-    return not is_running and time.time() - updated_at > 1.0
+    return not is_running and time.time() - updated_at > _PAUSE_S
