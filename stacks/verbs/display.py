@@ -48,7 +48,9 @@ def render_live(status: Status, progress: Progress | None, frame: int) -> Render
     )
     parts: list[RenderableType] = [Paragraph(head, label=Text(f"{spinner} ", "cyan"), margin=0, by_phrase=True)]
     if status.request_counts.total:
-        parts.append(render_requests(progress.request_counts if progress else status.request_counts, progress))
+        # A dispatcher that starts writes its progress before it has counted the lines.
+        counted = progress.request_counts if progress and progress.request_counts.total else status.request_counts
+        parts.append(render_requests(counted, progress))
     if status.machines:
         parts.append(_render_machines(status.machines, progress))
     return Group(*parts)
@@ -112,6 +114,9 @@ def render_summary(status: Status, receipt: Receipt | None) -> Group:
         lines.append(_render_line("took", format_duration(took_s)))
     if status.released == "verified":
         lines.append(_render_line("released", "verified: no machine of this run is left", style="green"))
+        if receipt and (receipt.requests_not_run or receipt.requests_failed):
+            verb = "resume" if receipt.requests_not_run else "retry"
+            lines.append(Text(f"  {'next':<9} ./inv {verb} {status.run}", no_wrap=True, overflow="ignore"))
     elif status.released == "unverified":
         words = f"{_describe_left(status)}. Run now: ./inv release {status.run}{_name_consoles(status)}"
         lines += [Text(), Paragraph(Text(f"RELEASE NOT VERIFIED: {words}", "bold red"), margin=0)]

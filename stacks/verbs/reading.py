@@ -97,7 +97,10 @@ def print_logs(run: str, source: str, *, as_json: bool = False) -> None:
         return
     paths = sorted(folder.root.glob(f"{source}-*.log")) or sorted(folder.root.glob(f"{source}*.log"))
     if not paths:
-        raise SpecError(f"this run has no {source} log", where=folder.run)
+        kept = [each for each in LOG_SOURCES if any(folder.root.glob(f"{each}*.log"))]
+        raise SpecError(
+            f"this run has no {source} log", where=folder.run, fix=f"It has: {', '.join(['events', *kept])}."
+        )
     for path in paths:
         text = path.read_text(encoding="utf-8", errors="replace")
         if as_json:

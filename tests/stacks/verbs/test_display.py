@@ -289,6 +289,36 @@ def test_requests_that_were_stopped_before_their_turn_are_not_called_failed() ->
     assert "  requests  4 answered, 1 failed, 5 not run" in text
 
 
+@pytest.mark.parametrize(
+    ("failed", "not_run", "released", "command"),
+    [
+        (0, 5, "verified", "resume"),
+        (2, 5, "verified", "resume"),
+        (2, 0, "verified", "retry"),
+        (0, 0, "verified", ""),
+        (2, 5, "unverified", ""),
+    ],
+)
+def test_the_summary_names_the_command_that_does_what_is_left(
+    failed: int, not_run: int, released: Any, command: str
+) -> None:
+    status = make_status(state="cancelled", released=released)
+
+    text = make_text(render_summary(status, make_receipt(requests_failed=failed, requests_not_run=not_run)))
+
+    assert [line for line in text.splitlines() if line.startswith("  next ")] == (
+        [f"  next      ./inv {command} tickets-1"] if command else []
+    )
+
+
+def test_before_a_dispatcher_has_counted_its_lines_the_view_keeps_the_runs_own_count() -> None:
+    status = make_status(request_counts=RequestCounts(total=2000))
+
+    text = make_text(render_live(status, make_progress(total=0, completed=0, failed=0), 0))
+
+    assert "0 of 2,000" in text
+
+
 def test_brackets_in_a_clouds_words_are_shown_as_they_are() -> None:
     status = make_status(state="failed", message="invalid [/v2/pods] [red]", machines=(make_machine(id="[x]"),))
     plan = plan_for(make_job(candidates=[Candidate(cloud="runpod")]), make_h100("[bold]"))
