@@ -37,6 +37,7 @@ def choose_basis(
         model=name_weights(template),
         gpu=offer.gpu,
         count=offer.count,
+        cloud=offer.cloud,
         engine_args=template.spec.engine_args,
     )
     prompt = _choose_prompt(summary, known)

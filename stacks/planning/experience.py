@@ -22,8 +22,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     model: where its weights are from, since an inline template has no version. bytes: of the bodies of the requests that
     were answered; max_output_tokens: what these would have allowed, 0 when lines name no limit. work_s: seconds of work of
-    all machines together; boot_s: the mean until a machine joined. is_emulated: its cloud was an emulator, which says
-    nothing about a real one.
+    all machines together; boot_s: the mean until a machine joined, None when they were of several clouds. cloud: where
+    they were. is_emulated: its cloud was an emulator, which says nothing about a real one.
     """
 
     run: str
@@ -32,6 +32,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     gpu: str
     count: int
+    cloud: str = ""
     engine_args: Mapping[str, EngineArg] = {}
     requests: int
     bytes: float
@@ -79,19 +80,23 @@ def learn(
     model: str,
     gpu: str,
     count: int,
+    cloud: str,
     engine_args: Mapping[str, EngineArg],
 ) -> Experience:
-    """What the newest runs (newest first) of the same deployment show; lengths of texts only from runs of the same job."""
+    """What the newest runs (newest first) of the same deployment show; lengths of texts only from runs of the same job,
+    boots only from the same cloud: a container is there in seconds, a virtual machine in minutes.
+    """
     same = [
         each
         for each in measured
         if (each.template, each.model, each.gpu, each.count) == (template, model, gpu, count)
         and dict(each.engine_args) == dict(engine_args)
     ]
+    here = [each for each in same if each.cloud == cloud]
     texts = [each for each in same if each.job == job and each.requests >= _MIN_REQUESTS]
     return Experience(
         tokens_per_s=_teach(same, lambda each: each.tokens_per_s, spread=1.3),
-        boot_minutes=_teach(same, lambda each: each.boot_s / 60 if each.boot_s else None, spread=1.5),
+        boot_minutes=_teach(here, lambda each: each.boot_s / 60 if each.boot_s else None, spread=1.5),
         tokens_per_byte=_teach(texts, lambda each: _divide(each.prompt_tokens, each.bytes), spread=1.1),
         output_share=_teach(texts, lambda each: _divide(each.output_tokens, each.max_output_tokens), spread=1.2),
         output_per_request=_teach(texts, lambda each: _divide(each.output_tokens, each.requests), spread=1.2),

@@ -167,6 +167,7 @@ def _measure(plan: Plan, machines: Sequence[MachineReceipt], progress: Progress,
     if len(kinds) != 1 or answered <= 0 or not plan.input.requests:
         return None
     gpu, count = kinds.pop()
+    is_one_cloud = len({each.cloud for each in worked}) == 1
     share = min(1.0, answered / plan.input.requests)
     return Measured(
         run=plan.run,
@@ -175,6 +176,7 @@ def _measure(plan: Plan, machines: Sequence[MachineReceipt], progress: Progress,
         model=name_weights(plan.template),
         gpu=gpu,
         count=count,
+        cloud=worked[0].cloud if is_one_cloud else "",
         engine_args=plan.template.spec.engine_args,
         requests=answered,
         bytes=plan.input.bytes * share,
@@ -183,7 +185,7 @@ def _measure(plan: Plan, machines: Sequence[MachineReceipt], progress: Progress,
         output_tokens=own.output_tokens,
         machines=len(worked),
         work_s=round(sum(each.work_s for each in worked), 1),
-        boot_s=round(sum(each.boot_s for each in worked) / len(worked), 1),
+        boot_s=round(sum(each.boot_s for each in worked) / len(worked), 1) if is_one_cloud else None,
         is_emulated=worked[0].cloud in plan.emulated,
     )
 

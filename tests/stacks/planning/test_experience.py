@@ -27,6 +27,7 @@ def make_measured(run: str = "r1", **fields: Any) -> Measured:
         "model": "builtin:tiny-chat",
         "gpu": "H100",
         "count": 1,
+        "cloud": "runpod",
         "requests": 400,
         "bytes": 160_000.0,
         "max_output_tokens": 40_000.0,
@@ -60,6 +61,12 @@ def test_a_run_of_the_same_deployment_teaches_all_four_and_is_named() -> None:
     assert basis.prompt_tokens.span.likely == pytest.approx(400_000 * 50_000 / 160_000)
     assert basis.output_tokens.span.likely == pytest.approx(100_000 * 0.5)
     assert "your own run r1" in basis.tokens_per_s.words
+
+
+def test_a_boot_on_another_cloud_teaches_speed_and_no_boot() -> None:
+    basis = choose(make_measured(cloud="lambda"), make_measured("old", cloud=""))
+
+    assert (basis.tokens_per_s.source, basis.boot_minutes.source) == ("receipts", "guess")
 
 
 def test_what_was_learned_is_narrower_than_what_was_guessed() -> None:

@@ -184,7 +184,7 @@ def test_what_the_run_measured_is_what_the_next_plan_learns_from(folder: RunFold
     assert (measured.template, measured.model, measured.gpu) == ("tiny@1.0.0", "builtin:tiny-chat", "cpu")
     assert (measured.requests, measured.bytes, measured.max_output_tokens) == (50, 20_000, 2500)
     assert (measured.prompt_tokens, measured.output_tokens) == (5000, 2500)
-    assert (measured.boot_s, measured.work_s, measured.machines) == (10, 40, 1)
+    assert (measured.cloud, measured.boot_s, measured.work_s, measured.machines) == ("local", 10, 40, 1)
     learned = plan_for(make_job(), measured=[measured]).estimate.basis
     assert learned is not None
     assert {each.source for each in (learned.prompt_tokens, learned.output_tokens, learned.tokens_per_s)} == {
@@ -202,6 +202,23 @@ def test_machines_of_two_kinds_measure_nothing(folder: RunFolder) -> None:
     write_progress(folder, make_progress("finished", ended_at=START + 50))
 
     assert make_receipt(folder, plan, START + HOUR).measured is None
+
+
+def test_machines_of_one_kind_on_two_clouds_measure_their_speed_and_no_boot(folder: RunFolder) -> None:
+    offers = make_h100("US-1"), make_h100("us-east-1", cloud="lambda")
+    candidates = [Candidate(cloud="runpod"), Candidate(cloud="lambda")]
+    plan = plan_for(make_job(candidates=candidates, replicas=2), *offers)
+    for index, offer in enumerate(offers):
+        note_machine(
+            folder, f"m{index}", "created", "deleted", index=index, cloud=offer.cloud, offer=make_offer_key(offer)
+        )
+        join_machine(folder, make_record(index), at=START + 10)
+    write_progress(folder, make_progress("finished", total=100, completed=100, ended_at=START + 50))
+
+    measured = make_receipt(folder, plan, START + HOUR).measured
+
+    assert measured is not None
+    assert (measured.machines, measured.cloud, measured.boot_s) == (2, "", None)
 
 
 def test_what_an_emulator_has_shown_is_marked(folder: RunFolder, plan: Plan) -> None:
