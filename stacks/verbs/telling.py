@@ -51,24 +51,33 @@ def show_status(run: str, *, as_json: bool) -> None:
 def tell_again(run: str) -> int:
     """Tell what RUN has not told, whatever its age and also what was refused; without a name, what all runs have not.
 
-    0 when everything is told; 3 when that lacks a secret, else 1.
+    0 when everything is told; 3 when that lacks a secret, else 1, also while another process is at it.
     """
     folders = [find_run(run, get_home())] if run else find_overdue(get_home(), time.time())
     deadline = time.monotonic() + _ALL_PATIENCE_S
     told = 0
     left: list[Waiting] = []
+    busy: list[LeaseholdError] = []
     for folder in folders:
         patience_s = max(1.0, min(_RUN_PATIENCE_S, deadline - time.monotonic()))
         try:
             count, waiting = deliver(folder, os.environ, patience_s=patience_s, refused_too=bool(run))
-        except LeaseholdError as error:
+        except SpecError:  # its plan cannot be read
             if run:
-                raise _explain_turn(folder) from error
+                raise
+            continue
+        except LeaseholdError as error:
+            busy.append(_explain_turn(folder))
+            if run:
+                raise busy[0] from error
             continue
         told += count
         left += waiting
-    _print_told(told, left, run)
-    return _choose_code(left)
+    for each in busy:
+        WORDS.print(str(each), style="yellow")
+    if not busy or told or left:
+        _print_told(told, left, run)
+    return _choose_code(left) or (LeaseholdError.exit_code if busy else 0)
 
 
 def _explain_turn(folder: RunFolder) -> LeaseholdError:

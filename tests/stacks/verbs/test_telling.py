@@ -87,6 +87,28 @@ def test_notify_of_a_run_that_another_process_tells_about_says_so(folder: RunFol
     assert not isinstance(caught.value, SpecError)
 
 
+def test_notify_of_all_runs_does_not_say_that_nothing_is_left_while_another_process_tells(
+    folder: RunFolder, server: HookServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Notifier(folder, plan_telling(NotifyTarget(type="webhook", url=find_dead_address())), {})
+    code = tell_again("")
+    other.close(0)
+
+    said = capsys.readouterr()
+    assert (code, said.out) == (1, "")
+    assert "tickets-1: another process is telling just now" in said.err
+    monkeypatch.setenv("HOOK", server.url)
+    assert tell_again("") == 0
+
+
+def test_notify_of_a_run_whose_plan_is_gone_says_that(folder: RunFolder) -> None:
+    folder.plan.unlink()
+
+    with pytest.raises(SpecError, match="this run has no plan"):
+        tell_again("tickets-1")
+    assert tell_again("") == 0
+
+
 def test_the_status_of_a_run_names_who_has_not_been_told_and_what_to_do(
     folder: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
