@@ -103,14 +103,14 @@ class JobTurn:
             self.error = self._deaths.find_death(self.status)
 
     def sum_up(self) -> JobResult:
-        """For a job that has ended, or will not start any more."""
+        """How it is, or how it ended; "starting" until its life cycle has said anything."""
         status = self.status
         error = self.error or Interrupted("not started")
         code = status.exit_code if status and self.error is None else error.exit_code
         return JobResult(
             job=str(self.file),
             run=self.folder.run if self.folder else "",
-            state=status.state if status else "not started",
+            state=status.state if status else "starting" if self.is_running else "not started",
             released=status.released if status else "no",
             request_counts=status.request_counts if status else RequestCounts(),
             usd=self.usd,

@@ -216,5 +216,6 @@ class _Queue:
             if self._told.get(turn) == state:
                 continue
             self._told[turn] = state
-            message = f": {result.message.splitlines()[0]}" if turn.is_ended and result.message else ""
-            WORDS.print(f"{time.strftime('%H:%M:%S')}  {result.run or turn.file}  {state}{message}")
+            message = result.message.splitlines()[0] if turn.is_ended and result.message else ""
+            words = message if message.startswith(state) else f"{state}: {message}" if message else state
+            WORDS.print(f"{time.strftime('%H:%M:%S')}  {result.run or turn.file}  {words}")

@@ -52,7 +52,8 @@ def test_a_job_that_the_budget_cannot_pay_is_not_started(workshop: Workshop) -> 
     results = json.loads(done.stdout)
     assert [(each["state"], each["exit_code"]) for each in results] == [("completed", 0), ("not started", 5)]
     assert done.returncode == 5
-    assert "of --max-usd are left" in done.stderr
+    assert f"{second}  not started: it may cost 2.00 USD and " in done.stderr
+    assert f"{results[0]['run']}  starting\n" in done.stderr
     assert "nobody to ask: going on within the jobs' own limits" in done.stderr
     assert [path.name for path in (workshop.home / "runs").iterdir()] == [results[0]["run"]]
     workshop.wait_until_nothing_is_left()

@@ -142,6 +142,13 @@ def test_what_never_started_is_told_with_its_reason() -> None:
     assert (result.run, result.state, result.exit_code, result.message) == ("", "not started", 11, "no offer is left")
 
 
+def test_a_run_that_has_not_said_anything_is_starting() -> None:
+    turn = make_turn("a")
+    turn.take_folder(RunFolder(Path("/runs/a-1")))
+
+    assert (turn.sum_up().state, turn.is_running) == ("starting", True)
+
+
 def test_machines_that_may_be_left_hold_back_all_that_their_job_may_spend() -> None:
     turns = [make_turn("a", 5), make_turn("b", 5)]
     start(turns[0])
