@@ -18,6 +18,7 @@ MAX_BYTES = 1 << 20
 KeyPath = tuple[str | int, ...]
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 _TAB_INDENT = re.compile(r" *\t")
+_BATCH_LINE = re.compile(r'\s*\{[^\n]*"custom_id"\s*:')
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +138,11 @@ def _decode(data: bytes) -> str:
 
 
 def _check_text(text: str) -> None:
+    if _BATCH_LINE.match(text):
+        fix = "Name it as the `input:` of a job; ./inv new prints one."
+        raise Flaw(
+            "this is a batch file, not a job or a template", at=Position(line=1, column=1), code="batch_file", fix=fix
+        )
     match = _CONTROL.search(text)
     if match:
         before = text[: match.start()]

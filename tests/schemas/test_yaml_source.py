@@ -40,6 +40,8 @@ BROKEN = [
     ("a: " + "[" * 60, ["1:35 too_deep"], "more than 32 levels"),
     ("a: [" + "1, " * 30_000 + "]", ["1:59996 too_large"], "more than 20,000 values"),
     (BOMB, ["1:4 too_large"], "unfold to too many values"),
+    ('{"custom_id": "a", "body": {}}\n', ["1:1 batch_file"], "a batch file, not a job"),
+    ('{"url": "/v1", "custom_id": "a"}\n{"custom_id": "b"}\n', ["1:1 batch_file"], "a batch file, not a job"),
 ]
 
 
