@@ -82,7 +82,7 @@ def draft_job(flags: JobFlags, folder: Path) -> JobDraft:
         replicas=flags.replicas or 1,
         max_usd=read_amount(flags.max_usd),
         max_hours=read_amount(flags.max_hours),
-        schema=os.path.relpath(PROJECT / "schemas" / "job.schema.json", folder),
+        schema=_place_schema(folder),
     )
 
 
@@ -105,7 +105,7 @@ def write_job(draft: JobDraft, folder: Path) -> Path:
 
 
 def render_example(*, template: str, flags: JobFlags) -> str:
-    """A commented job to start from: of a template, of a model, or of neither."""
+    """A commented job to start from, for a file where the user is: of a template, of a model, or of neither."""
     if template and flags.model:
         raise SpecError("--template and --model exclude each other", fix="A template names its model; leave one out.")
     check_words(flags)
@@ -124,9 +124,14 @@ def render_example(*, template: str, flags: JobFlags) -> str:
             input=flags.input or draft.input,
             output=flags.output or draft.output,
             replicas=flags.replicas or draft.replicas,
+            schema=_place_schema(Path.cwd()),
             is_example=True,
         )
     )
+
+
+def _place_schema(folder: Path) -> str:
+    return os.path.relpath(PROJECT / "schemas" / "job.schema.json", folder)
 
 
 def _draft_from_template(template: Template, flags: JobFlags) -> JobDraft:

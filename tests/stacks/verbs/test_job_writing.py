@@ -230,6 +230,8 @@ def test_an_example_of_every_shipped_template_is_a_right_job(here: Path, name: s
 
     loaded = load_job(here / "job.yaml")
 
+    schema = re.match(r"# yaml-language-server: \$schema=(\S+)\n", (here / "job.yaml").read_text())
+    assert schema is not None and (here / schema[1]).is_file()
     assert loaded.template.name == name
     assert "\n# Both are required" in (here / "job.yaml").read_text()
 
