@@ -51,7 +51,9 @@ def dispatch_to_servers(
     path = output / "manifest.json"
     replace_file(path, msgspec.json.encode(manifest))
     WORDS.print(
-        f"{report.lines:,} requests to {', '.join(base_urls)}; its log goes to stderr, Ctrl-C stops it", style="dim"
+        f"{report.lines:,} requests to {', '.join(base_urls)}; a server that does not answer yet is waited for, Ctrl-C"
+        " stops it, and the same command goes on",
+        style="dim",
     )
     return _tell_end(output, _run_dispatcher(path, output))
 

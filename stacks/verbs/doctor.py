@@ -121,8 +121,9 @@ def _check_notifications() -> Check:
     if behind:
         words = f"{count_things(len(behind), 'run')} could not tell all their news: ./inv notify tries again"
         return Check(name="notify", verdict="broken", detail=words, needed=False)
-    whom = ", ".join(checked.labels) or "nobody but whom a job names"
-    return Check(name="notify", verdict="ok", detail=f"told about every run: {whom}")
+    whom = ", ".join(checked.labels)
+    words = f"told about every run: {whom}" if whom else "nobody is told about every run; a job may name whom to tell"
+    return Check(name="notify", verdict="ok", detail=words)
 
 
 def _load_policy() -> Policy | None:

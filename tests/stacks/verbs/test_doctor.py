@@ -60,6 +60,8 @@ def test_a_wrong_address_is_broken_and_its_secret_part_is_not_shown(monkeypatch:
 
 
 def test_whoever_is_told_about_every_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_check("notify").detail == "nobody is told about every run; a job may name whom to tell"
+
     monkeypatch.setenv("LEASEHOLD_NOTIFY_WEBHOOK", "https://hooks.example.org/hidden-part")
 
     assert find_check("notify").detail == "told about every run: webhook hooks.example.org"
