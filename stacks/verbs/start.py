@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -13,16 +14,19 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.errors import SpecError
+from runtime.objects.object_settings import is_object_address
+from schemas.errors import LeaseholdError, SpecError
 from schemas.job import Job, load_job
+from schemas.shown_path import show_path
 from stacks.lifecycle.lifecycle import start_lifecycle
 from stacks.notifications.target_check import check_targets
-from stacks.planning.plan import Plan, save_plan
+from stacks.planning.plan import Plan, load_plan, save_plan
 from stacks.planning.planning import draw_up_plan
 from stacks.planning.prefix_claim import claim_output, keep_claim
 from stacks.planning.staging import keep_input
 from stacks.policy.gate import load_policy_in_force
-from stacks.run_folder import RunFolder, get_home, open_run, prepare_home
+from stacks.run_folder import RunFolder, get_home, list_runs, open_run, prepare_home
+from stacks.runs.run_processes import is_lifecycle_alive
 from stacks.stack import warn_of_own_passphrase
 from stacks.terminal.console import WORDS
 
@@ -52,7 +56,10 @@ def prepare_run(
     if run:
         # Before any cloud is asked: what is taken now stays taken.
         name_run(run, "")
-    refuse_bad_targets(load_job(job_file).job)
+    job = load_job(job_file).job
+    refuse_bad_targets(job)
+    if will_write:
+        tell_of_same_output(job, on_notice or tell_notice)
     plan = draw_up_plan(
         job_file,
         run=run or make_run_id("run"),
@@ -80,6 +87,18 @@ def refuse_bad_targets(job: Job) -> None:
     checked.raise_if_bad()
     for warning in checked.warnings:
         tell_notice(str(warning))
+
+
+def tell_of_same_output(job: Job, tell: Callable[[str], None]) -> None:
+    """Say which runs at work will write to the job's folder too; a prefix in S3 is refused by its owner's record."""
+    if not job.output or is_object_address(job.output):
+        return
+    for folder in list_runs(get_home()):
+        if not is_lifecycle_alive(folder):
+            continue
+        with contextlib.suppress(LeaseholdError, OSError):  # another version's plan, or one that is not written yet
+            if load_plan(folder.plan).job.output == job.output:
+                tell(f"{folder.run} is at work and writes to {show_path(job.output)} too; what ends last stays there")
 
 
 def name_run(given: str, job: str) -> str:

@@ -11,8 +11,10 @@ import pytest
 
 from schemas.errors import SpecError
 from schemas.job import load_job
-from stacks.planning.plan import load_plan
+from stacks.planning.plan import load_plan, save_plan
+from stacks.process_mark import mark_process
 from stacks.run_folder import PROJECT, get_home, open_run
+from stacks.runs.run_processes import RunProcesses, save_processes
 from stacks.verbs.start import launch_run, make_run_id, prepare_run
 from tests.stacks.run_files import make_job, plan_for
 
@@ -41,6 +43,28 @@ def test_a_plan_is_made_and_nothing_is_written() -> None:
 
 def test_a_run_may_be_given_a_name() -> None:
     assert prepare_run(DEMO, run="my-run", line_limit=1).run == "my-run"
+
+
+def test_a_run_at_work_that_writes_to_the_same_folder_is_told_and_one_that_has_ended_is_not(tmp_path: Path) -> None:
+    text = DEMO.read_text().replace("data/demo.jsonl", str(DEMO.parent / "data" / "demo.jsonl"))
+    job = tmp_path / "job.yaml"
+    job.write_text(f"{text}\noutput: results/\n")
+    for name, pid in (("at-work", os.getpid()), ("ended", None), ("elsewhere", os.getpid())):
+        folder = open_run(name, get_home())
+        folder.make()
+        output = tmp_path / ("other" if name == "elsewhere" else "results")
+        save_plan(plan_for(make_job(output=str(output)), run=name), folder.plan)
+        if pid is not None:
+            save_processes(folder, RunProcesses(lifecycle=mark_process(pid)))
+    told: list[str] = []
+
+    prepare_run(job, line_limit=1, on_notice=told.append)
+
+    assert [each.split(" and ")[0] for each in told] == ["at-work is at work"]
+    assert prepare_run(job, line_limit=1, will_write=False, on_notice=told.append).job.output == str(
+        tmp_path / "results"
+    )
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("name", ["../up", "a b", "-x", "x" * 81, "a/b"])
