@@ -20,6 +20,7 @@ from pathlib import Path
 
 from providers.clock import SystemClock
 from providers.lease.lease import LEASE_FILE, revoke_lease
+from providers.open_clouds import open_clouds
 from schemas.errors import LeaseholdError
 from schemas.events import append_event
 from schemas.failure import read_failures
@@ -102,6 +103,8 @@ class Lifecycle:
         self.budget.refresh(read_ledger(self.folder))
         up = care.start()
         try:
+            # Loads what ends machines, while they are made: at the end the checkout may be a newer one.
+            open_clouds(self.plan.clouds)
             while True:
                 outcome = self._look(care, up)
                 if outcome is not None:

@@ -5,6 +5,9 @@ revoke the lease -> end what a killed run left -> destroy the stack -> else swee
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from providers.clock import SystemClock
 from providers.lease.lease import INTENTS_FILE, LEASE_FILE, load_lease, revoke_lease
 from providers.lease.sweep import release_lease
 from providers.open_clouds import CONSOLES, choose_waits, open_clouds
-from schemas.errors import LeaseholdError
+from schemas.errors import LeaseholdError, ReleaseError
 from schemas.events import append_event
 from stacks.planning.plan import RELEASE_DEADLINE_S, load_plan
 from stacks.releasing.destroy import destroy_stack
@@ -47,7 +50,7 @@ def release_run(
     on_call: Callable[[StackCall], None] = lambda _: None,
     on_notice: Notice = lambda _: None,
 ) -> ReleaseOutcome:
-    """Destroy and prove; raises nothing of ours and nothing of the disk: what went wrong is in the outcome.
+    """Destroy and prove; raises nothing: what went wrong is in the outcome.
 
     force: sweep by the lease alone, without Pulumi's lock and state, then forget the stack.
     """
@@ -63,9 +66,21 @@ def release_run(
             _forget(folder, home, environment, on_notice)
         _stop_stray_dispatcher(folder)
     except (LeaseholdError, OSError) as error:
-        append_event(folder.events, "release", "release_failed", str(error))
-        return ReleaseOutcome(verified=False, message=str(error))
+        return _fail(folder, error)
+    except Exception as error:
+        # Such as code that cannot be loaded any more: whoever released still has to say that nothing is proven.
+        with contextlib.suppress(OSError):  # the log may be on a disk that is full
+            traceback.print_exception(error, file=sys.stderr)
+        fix = f"Try again: ./inv release {folder.run}"
+        return _fail(
+            folder, ReleaseError(f"the release broke off: {type(error).__name__}: {error}", where=folder.run, fix=fix)
+        )
     return ReleaseOutcome(verified=True)
+
+
+def _fail(folder: RunFolder, error: Exception) -> ReleaseOutcome:
+    append_event(folder.events, "release", "release_failed", str(error))
+    return ReleaseOutcome(verified=False, message=str(error))
 
 
 def _stop_stray_dispatcher(folder: RunFolder) -> None:

@@ -9,9 +9,12 @@ import pytest
 
 from schemas.job import Candidate, Limits
 from stacks.lifecycle.lifecycle import Lifecycle
+from stacks.lifecycle.up_care import UpCare
 from stacks.planning.plan import save_plan
 from stacks.runs import ledger as ledger_module
+from stacks.runs.outcome import Outcome
 from stacks.runs.run_status import read_status
+from stacks.stack import Stack
 from tests.stacks.run_files import START, make_folder, make_h100, make_job, plan_for
 
 
@@ -39,3 +42,24 @@ def test_a_look_at_a_run_with_a_budget_reads_the_intents_once(
     assert reads == [lifecycle.folder.root]
     assert read_status(lifecycle.folder) is not None
     assert lifecycle.folder.budget.exists()
+
+
+def test_what_ends_its_machines_is_loaded_while_they_are_made_and_not_from_a_checkout_of_later(
+    lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    up: Any = SimpleNamespace(is_running=lambda: False)
+
+    def end(*_: object) -> Outcome:
+        steps.append("look")
+        return Outcome(state="completed", exit_code=0, message="")
+
+    monkeypatch.setattr(Stack, "__init__", lambda *_: None)
+    monkeypatch.setattr(Stack, "init", lambda _: None)
+    monkeypatch.setattr(UpCare, "start", lambda _: steps.append("up") or up)  # type: ignore[func-returns-value]
+    monkeypatch.setattr("stacks.lifecycle.lifecycle.open_clouds", lambda names: steps.extend(names))
+    monkeypatch.setattr(lifecycle, "_look", end)
+
+    lifecycle._work()
+
+    assert steps == ["up", "runpod", "look"], "first `up`, since it waits for nothing"
