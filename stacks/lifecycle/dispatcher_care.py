@@ -49,7 +49,7 @@ class DispatcherCare:
         append_event(self.folder.events, "dispatcher", "dispatcher_restarted", "the dispatcher died; starting it again")
         with (self.folder.root / "dispatch.log").open("ab") as log:
             self.restarted = subprocess.Popen(
-                [sys.executable, "-m", "runtime.dispatcher", str(self.folder.manifest)],
+                [sys.executable, "-P", "-m", "runtime.dispatcher", str(self.folder.manifest)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -304,7 +304,7 @@ def start_lifecycle(folder: RunFolder, environment: Mapping[str, str], *, keep: 
     """Start the life cycle's process and return its id; detached ones survive this terminal."""
     with folder.lifecycle_log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stacks.lifecycle", str(folder.root), *(["--keep"] if keep else [])],
+            [sys.executable, "-P", "-m", "stacks.lifecycle", str(folder.root), *(["--keep"] if keep else [])],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -33,7 +33,7 @@ def start_courier(folder: RunFolder, environ: Mapping[str, str]) -> subprocess.P
         if list_waiting(folder, environ):
             with folder.lifecycle_log.open("ab") as log:
                 return subprocess.Popen(
-                    [sys.executable, "-m", "stacks.notifications.lone_courier", str(folder.root)],
+                    [sys.executable, "-P", "-m", "stacks.notifications.lone_courier", str(folder.root)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

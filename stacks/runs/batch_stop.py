@@ -34,7 +34,7 @@ def finish_results(folder: RunFolder, reason: StopReason) -> None:
 def _call_stop(folder: RunFolder, reason: StopReason | None, *, timeout_s: float) -> None:
     if not folder.manifest.exists():
         return
-    stop = [sys.executable, "-m", "runtime.dispatcher", "--stop", str(folder.manifest)]
+    stop = [sys.executable, "-P", "-m", "runtime.dispatcher", "--stop", str(folder.manifest)]
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
             [*stop, *(["--reason", reason] if reason else []), "--timeout", str(_PATIENCE_S)],

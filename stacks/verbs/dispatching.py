@@ -60,7 +60,7 @@ def dispatch_to_servers(
 
 def _run_dispatcher(manifest: Path, output: Path) -> int:
     try:
-        command = [sys.executable, "-m", "runtime.dispatcher", str(manifest.absolute())]
+        command = [sys.executable, "-P", "-m", "runtime.dispatcher", str(manifest.absolute())]
         return run_watched(command, output, WORDS)
     except KeyboardInterrupt:
         fix = "The same command goes on where it stopped."

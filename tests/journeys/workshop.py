@@ -41,6 +41,9 @@ class Workshop:
         self.home = folder / "home"
         self.cloud = folder / "cloud"
         self.mark = str(folder)
+        # Where the user works there may be packages with the names of ours.
+        (folder / "schemas").mkdir(exist_ok=True)
+        (folder / "schemas" / "__init__.py").write_text("raise ImportError('this is the schemas of somebody else')")
         self.started: list[subprocess.Popen[bytes]] = []
         self.environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self.environment |= {

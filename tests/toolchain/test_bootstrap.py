@@ -187,6 +187,15 @@ def test_it_works_through_a_symlink_and_stays_where_the_user_is(checkout, tmp_pa
     assert result.stdout == f"X in {tmp_path}\n"
 
 
+def test_packages_of_the_user_with_the_names_of_ours_are_left_alone(checkout, tmp_path):
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "__init__.py").write_text("raise ImportError('this is the schemas of somebody else')")
+
+    result = checkout.inv("status", PYTHONPATH=str(tmp_path))
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_changed_lock_file_installs_again_into_the_same_venv(checkout):
     (checkout.root / "toolchain/requirements.lock").write_text("# something else\n")
     result = checkout.inv("status")
