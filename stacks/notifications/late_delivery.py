@@ -88,6 +88,12 @@ def list_waiting(folder: RunFolder, environ: Mapping[str, str], why: Mapping[str
     return left
 
 
+def can_tell(folder: RunFolder, environ: Mapping[str, str]) -> bool:
+    """Whether something is left for a receiver whose address is known here."""
+    waiting = {name for letter in Outbox(folder.notifications).read().values() for name in letter.waiting}
+    return bool(waiting) and any(each.name in waiting for each in _open(folder, environ)[0])
+
+
 def find_overdue(home: Path, now: float, *, pause_s: float = 0.0) -> list[RunFolder]:
     """Runs with news that are not too old to be told unasked, the oldest run first; pause_s: not those just tried."""
     return [
@@ -120,7 +126,8 @@ class LateDelivery:
                 patience_s = self._deadline - time.monotonic()
                 if patience_s <= 0:
                     return
-                with contextlib.suppress(LeaseholdError):  # another process is at it
+                # Another process is at it, or this run's folder cannot be used; that keeps no other run from being told.
+                with contextlib.suppress(OSError, LeaseholdError):
                     self._left += deliver(folder, self._environ, patience_s=patience_s)[1]
 
 

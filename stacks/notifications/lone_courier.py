@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from schemas.errors import LeaseholdError
-from stacks.notifications.late_delivery import deliver, list_waiting
+from stacks.notifications.late_delivery import can_tell, deliver, list_waiting
 from stacks.run_folder import RunFolder
 
 _VARIABLE = "LEASEHOLD_NOTIFY_PATIENCE_S"
@@ -30,7 +31,7 @@ def start_courier(folder: RunFolder, environ: Mapping[str, str]) -> subprocess.P
     if environ.get("CI") or read_patience(environ) <= 0:
         return None
     with contextlib.suppress(LeaseholdError, OSError):
-        if list_waiting(folder, environ):
+        if can_tell(folder, environ):
             with folder.lifecycle_log.open("ab") as log:
                 return subprocess.Popen(
                     [sys.executable, "-P", "-m", "stacks.notifications.lone_courier", str(folder.root)],
@@ -46,25 +47,28 @@ def start_courier(folder: RunFolder, environ: Mapping[str, str]) -> subprocess.P
 def keep_trying(
     folder: RunFolder, environ: Mapping[str, str], *, patience_s: float, first_pause_s: float = _FIRST_PAUSE_S
 ) -> bool:
-    """Try with growing pauses until everything is told, the run's folder is gone or patience_s are over; whether all is."""
+    """Try with growing pauses until there is nothing that could be told, the run's folder is gone or patience_s are over; say
+    whether all is told."""
     deadline = time.monotonic() + patience_s
     pause_s = first_pause_s
-    while folder.root.exists() and list_waiting(folder, environ):
+    while folder.root.exists() and can_tell(folder, environ):
         with contextlib.suppress(LeaseholdError):  # a command is at it just now
-            if not deliver(folder, environ, patience_s=_TRY_PATIENCE_S)[1]:
+            deliver(folder, environ, patience_s=_TRY_PATIENCE_S)
+            if not can_tell(folder, environ):
                 break
         if time.monotonic() + pause_s > deadline:
             return False
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, _LAST_PAUSE_S)
-    return True
+    return not folder.root.exists() or not list_waiting(folder, environ)
 
 
 def read_patience(environ: Mapping[str, str]) -> float:
-    """Seconds that $LEASEHOLD_NOTIFY_PATIENCE_S allows; what is no number counts as left out."""
+    """Seconds that $LEASEHOLD_NOTIFY_PATIENCE_S allows; what is no number, or has no end, counts as left out."""
+    patience_s = math.inf
     with contextlib.suppress(ValueError):
-        return float(environ.get(_VARIABLE, "").strip())
-    return _PATIENCE_S
+        patience_s = float(environ.get(_VARIABLE, "").strip())
+    return patience_s if math.isfinite(patience_s) else _PATIENCE_S
 
 
 def main() -> int:

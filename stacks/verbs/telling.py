@@ -55,32 +55,38 @@ def tell_again(run: str) -> int:
     """
     folders = [find_run(run, get_home())] if run else find_overdue(get_home(), time.time())
     deadline = time.monotonic() + _ALL_PATIENCE_S
-    told = 0
+    told, is_whole = 0, True
     left: list[Waiting] = []
     busy: list[LeaseholdError] = []
     for folder in folders:
         patience_s = max(1.0, min(_RUN_PATIENCE_S, deadline - time.monotonic()))
         try:
             count, waiting = deliver(folder, os.environ, patience_s=patience_s, refused_too=bool(run))
-        except SpecError:  # its plan cannot be read
+        except (LeaseholdError, OSError) as error:
             if run:
-                raise
-            continue
-        except LeaseholdError as error:
-            busy.append(_explain_turn(folder))
-            if run:
-                raise busy[0] from error
+                raise _explain(folder, error) from error
+            is_whole = False
+            WORDS.print(str(_explain(folder, error)), style="yellow")
             continue
         told += count
         left += waiting
-    for each in busy:
-        WORDS.print(str(each), style="yellow")
-    if not busy or told or left:
+    if is_whole or told or left:
         _print_told(told, left, run)
-    return _choose_code(left) or (LeaseholdError.exit_code if busy else 0)
+    return _choose_code(left) or (0 if is_whole else LeaseholdError.exit_code)
 
 
-def _explain_turn(folder: RunFolder) -> LeaseholdError:
+def _is_taken(folder: RunFolder, error: LeaseholdError | OSError) -> bool:
+    """Whether another process is at this run's notifications, such as the run's own."""
+    return isinstance(error, LeaseholdError) and error.where == str(folder.notifications_lock)
+
+
+def _explain(folder: RunFolder, error: LeaseholdError | OSError) -> LeaseholdError:
+    """Why this run's notifications cannot be told just now."""
+    if isinstance(error, OSError):
+        words = f"its notifications cannot be told ({error.strerror})"
+        return LeaseholdError(words, where=folder.run, fix=f"See whose folder it is: {folder.root}")
+    if not _is_taken(folder, error):
+        return error
     if is_lifecycle_alive(folder):
         fix = f"./inv follow {folder.run} watches it."
         return SpecError("this run is still at work, and tells by itself", where=folder.run, fix=fix)

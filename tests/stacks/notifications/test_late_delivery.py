@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -206,6 +207,22 @@ def test_a_command_is_held_up_only_shortly_and_the_next_one_not_at_all(
     assert len(server.calls) == 1
 
 
+def test_a_run_whose_folder_cannot_be_used_keeps_no_other_run_from_being_told(
+    home: Path, folder: RunFolder, serve: MakeServer
+) -> None:
+    server = serve()
+    odd = RunFolder(home / "runs" / "an-older-one")
+    shutil.copytree(folder.root, odd.root)
+    odd.notifications_lock.unlink()
+    odd.notifications_lock.mkdir()
+    folder.root.chmod(0o700)  # changed last, so it is the later run
+    assert [each.run for each in find_overdue(home, time.time())] == [odd.run, folder.run]
+
+    assert LateDelivery(home, {"HOOK": server.url}).wait() == []
+
+    assert [call.data["event"] for call in server.calls] == ["finished", "released"]
+
+
 def test_without_a_home_there_is_nothing_to_tell_and_nothing_is_made(tmp_path: Path) -> None:
     assert LateDelivery(tmp_path / "none", {}).wait() == []
     assert list(tmp_path.iterdir()) == []
@@ -262,6 +279,16 @@ def test_no_courier_is_started_when_all_is_told(folder: RunFolder, serve: MakeSe
 def test_a_patience_that_is_no_number_is_the_usual_one() -> None:
     assert (read_patience({}), read_patience({"LEASEHOLD_NOTIFY_PATIENCE_S": "long"})) == (1800, 1800)
     assert read_patience({"LEASEHOLD_NOTIFY_PATIENCE_S": "7"}) == 7
+
+
+def test_no_courier_is_started_for_a_receiver_whose_variable_is_not_set(folder: RunFolder) -> None:
+    assert start_courier(folder, {}) is None
+    assert not keep_trying(folder, {}, patience_s=60, first_pause_s=30), "not all is told, and it does not wait for that"
+
+
+@pytest.mark.parametrize("endless", ["nan", "inf"])
+def test_a_patience_without_an_end_is_the_usual_one(endless: str) -> None:
+    assert read_patience({"LEASEHOLD_NOTIFY_PATIENCE_S": endless}) == 1800
 
 
 @pytest.mark.wire

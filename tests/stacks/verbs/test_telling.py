@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from schemas.errors import SpecError
+from schemas.errors import LeaseholdError, SpecError
+from schemas.files import hold_lock
 from schemas.notify import NotifyTarget
 from stacks.notifications import courier as courier_module
 from stacks.notifications.notifier import Notifier
@@ -148,3 +150,40 @@ def test_a_damaged_plan_hides_no_status(folder: RunFolder, capsys: pytest.Captur
     show_status("tickets-1", as_json=False)
 
     assert "tickets-1" in capsys.readouterr().out
+
+
+def test_notify_says_of_a_folder_that_cannot_be_used_why_and_tells_the_other_runs(
+    folder: RunFolder, server: HookServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOOK", server.url)
+    odd = RunFolder(folder.root.with_name("odd-one"))
+    shutil.copytree(folder.root, odd.root)
+    odd.notifications_lock.unlink()
+    odd.notifications_lock.mkdir()
+
+    assert tell_again("") == 1
+
+    said = capsys.readouterr()
+    assert said.out == "told: 2 notifications\n"
+    assert "odd-one: its notifications cannot be told (Is a directory)" in " ".join(said.err.split())
+    with pytest.raises(LeaseholdError, match="Is a directory"):
+        tell_again("odd-one")
+
+
+def test_notify_without_a_name_leaves_the_news_of_a_run_at_work_to_that_run(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hold_lock(folder.notifications_lock, exclusive=True, timeout_s=0):
+        assert tell_again("") == 0
+
+    assert capsys.readouterr() == ("no run has news left to tell\n", "")
+
+
+def test_notify_takes_a_plan_that_cannot_be_read_for_no_other_process(folder: RunFolder) -> None:
+    folder.plan.write_text("{")
+
+    with pytest.raises(LeaseholdError) as caught:
+        tell_again(folder.run)
+
+    assert "another process" not in str(caught.value)
+    assert "plan.json" in str(caught.value)
