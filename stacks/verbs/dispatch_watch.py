@@ -6,6 +6,7 @@ The dispatcher's own log goes to stderr as well, on a terminal above that line. 
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import threading
 import time
@@ -27,11 +28,12 @@ TELL_EVERY_S = 10.0
 _REDRAW_EVERY_S = 0.125
 # The dispatcher gives what is in flight ten seconds.
 _STOP_TIMEOUT_S = 20.0
+_URGENT_TIMEOUT_S = 5.0
 _LOG_TIMEOUT_S = 5.0
 
 
 def run_watched(command: Sequence[str], folder: Path, console: Console, *, tell_every_s: float = TELL_EVERY_S) -> int:
-    """Run the dispatcher of a folder to its end; its exit code. KeyboardInterrupt stops it first, a second one kills it."""
+    """Run the dispatcher of a folder to its end; its exit code. KeyboardInterrupt stops it first, a second one ends what is in flight, a third one kills it."""
     is_live = console.is_terminal
     with subprocess.Popen(command, stderr=subprocess.PIPE if is_live else None) as process:
         try:
@@ -107,10 +109,12 @@ def _read_own_progress(folder: Path, pid: int) -> Progress | None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """A terminal has told it too; whoever signals this process alone has not."""
+    """A terminal has told it too; whoever signals this process alone has not. At a second signal it still writes what it has."""
     process.terminate()
-    try:
-        process.wait(_STOP_TIMEOUT_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()  # what it has written is kept
-        process.wait()
+    for patience_s in (_STOP_TIMEOUT_S, _URGENT_TIMEOUT_S):
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.wait(patience_s)
+            return
+        process.send_signal(signal.SIGINT)
+    process.kill()  # what it has written is kept
+    process.wait()

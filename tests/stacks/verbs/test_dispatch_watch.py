@@ -36,9 +36,19 @@ sys.exit(int(code))
 """
 
 
-def seem(folder: Path, *, seconds: float = 0.6, code: int = 0) -> list[str]:
+# It waits for what is in flight, until it is told a second time.
+PATIENT = SEEMING.replace(
+    "signal.signal(signal.SIGTERM",
+    """
+signal.signal(signal.SIGINT, lambda *_: (print("written and ended", file=sys.stderr, flush=True), os._exit(7)))
+signal.signal(signal.SIGTERM, lambda *_: open(f"{folder}/asked", "w").close())
+(lambda *_: None)(signal.SIGTERM""",
+)
+
+
+def seem(folder: Path, *, seconds: float = 0.6, code: int = 0, source: str = SEEMING) -> list[str]:
     progress = msgspec.json.encode(RUNNING).decode()
-    return [sys.executable, "-c", SEEMING, str(folder), progress, str(seconds), str(code)]
+    return [sys.executable, "-c", source, str(folder), progress, str(seconds), str(code)]
 
 
 def make_console(*, terminal: bool) -> Console:
@@ -119,15 +129,31 @@ def test_an_interrupt_of_this_process_alone_stops_the_dispatcher_in_order(
     assert "stopped in order" in read(console) + capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_interrupt_of_this_process_lets_the_dispatcher_write_what_it_has_and_end_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ready = threading.Thread(target=_interrupt_when_ready, args=(tmp_path / "progress.json", tmp_path / "asked"))
+    ready.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_watched(seem(tmp_path, seconds=30, source=PATIENT), tmp_path, make_console(terminal=False))
+
+    ready.join(10)
+    assert "written and ended" in capfd.readouterr().err
+
+
 def test_a_progress_in_words_says_what_is_waited_for() -> None:
     waiting = make_progress("waiting", total=3, completed=0, message="none of 1 machines answers now")
 
     assert describe_progress(waiting) == "0 of 3 requests, none of 1 machines answers now"
 
 
-def _interrupt_when_ready(path: Path) -> None:
-    for _ in range(1000):
-        if path.exists():
-            break
-        threading.Event().wait(0.01)
-    os.kill(os.getpid(), signal.SIGINT)
+def _interrupt_when_ready(*paths: Path) -> None:
+    """Once for each of these files, as soon as it is there."""
+    for path in paths:
+        for _ in range(1000):
+            if path.exists():
+                break
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
