@@ -78,6 +78,7 @@ READS_ENVIRONMENT = {
     "providers/resources.py",
     "runtime/dispatcher/delivery.py",
     "runtime/dispatcher/dispatcher.py",
+    "runtime/objects/object_store.py",
     "stacks/__main__.py",
     "stacks/verbs/dispatching.py",
     "stacks/verbs/doctor.py",

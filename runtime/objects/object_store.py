@@ -248,6 +248,7 @@ class _Source:
 
 
 def _open(bucket: str, settings: ObjectSettings, patience: Patience) -> S3Store:
+    _unset_empty_variables()
     config: dict[str, Any] = {"region": settings.region, "checksum_algorithm": "SHA256"}
     if settings.endpoint:
         config["endpoint"] = settings.endpoint
@@ -269,6 +270,13 @@ def _open(bucket: str, settings: ObjectSettings, patience: Patience) -> S3Store:
     }
     options: Any = {"config": config, "client_options": client, "retry_config": retry}
     return S3Store(bucket, **options)
+
+
+def _unset_empty_variables() -> None:
+    """A workflow's variable that is not set comes as an empty one. The library reads the environment by itself, over what it
+    is given, and takes an empty address for one."""
+    for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
+        os.environ.pop(name, None)
 
 
 def _read_authorities(path: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -249,3 +250,21 @@ def test_a_large_upload_and_download_need_little_memory(store: ObjectStore, tmp_
     # The proxy of this test is in this process too, and holds one part for each request in flight.
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 110
     assert (tmp_path / "down").stat().st_size == 64 * MIB
+
+
+@pytest.mark.parametrize(
+    "variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"]
+)
+def test_what_a_workflow_sets_to_nothing_is_not_set_for_the_library_either(
+    service: ObjectService, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """The library reads these by itself; an empty address made it panic."""
+    bucket = service.make_bucket()
+    monkeypatch.setenv(variable, "")
+
+    store = service.open(f"s3://{bucket}/a/")
+    store.write("b.json", b"one")
+
+    found = store.read("b.json")
+    assert found is not None and found[0] == b"one"
+    assert variable not in os.environ
