@@ -11,7 +11,7 @@ _TOLERANCE_S = 2.0
 
 
 def read_birth(pid: int) -> str:
-    """What no other process of this computer has ever had: the boot and the clock tick in which it began; "" when it is gone.
+    """What no other process of this computer has ever had: the boot and the clock tick in which it began; "" when it is gone or hidden.
 
     Its start as a time would not do: Linux reckons that from the clock of now, so it moves whenever the clock is set.
     """
@@ -20,7 +20,7 @@ def read_birth(pid: int) -> str:
     try:
         ticks = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{ticks}"
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # hidden: another user's
         return ""
 
 
@@ -35,5 +35,5 @@ def is_same_process(pid: int, *, birth: str, started_at: float, tolerance_s: flo
 def _read_start(pid: int) -> float:
     try:
         return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -51,3 +53,23 @@ def test_without_a_birth_the_start_decides(sleeper: subprocess.Popen[bytes]) -> 
     assert is_same_process(sleeper.pid, birth="", started_at=started_at + 1)
     assert not is_same_process(sleeper.pid, birth="", started_at=started_at + 3)
     assert not is_same_process(2**22 - 1, birth="", started_at=0.0)
+
+
+def test_a_process_that_the_system_hides_is_somebody_elses(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with /proc mounted hidepid=1, once an id was given to another user's process."""
+    birth, started_at = read_birth(sleeper.pid), psutil.Process(sleeper.pid).create_time()
+
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError
+
+    def deny(*_: object) -> NoReturn:
+        raise psutil.AccessDenied(sleeper.pid)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(psutil.Process, "create_time", deny)
+
+    assert read_birth(sleeper.pid) == ""
+    assert not is_same_process(sleeper.pid, birth=birth, started_at=started_at)
+    assert not is_same_process(sleeper.pid, birth="", started_at=started_at)
