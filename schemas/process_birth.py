@@ -11,7 +11,7 @@ _TOLERANCE_S = 2.0
 
 
 def read_birth(pid: int) -> str:
-    """What no other process of this computer has ever had: the boot and the clock tick in which it began; "" when it is gone or hidden.
+    """What no other process of this computer has ever had: the boot and the clock tick in which it began; "" when it is gone.
 
     Its start as a time would not do: Linux reckons that from the clock of now, so it moves whenever the clock is set.
     """

@@ -33,7 +33,8 @@ _LOG_TIMEOUT_S = 5.0
 
 
 def run_watched(command: Sequence[str], folder: Path, console: Console, *, tell_every_s: float = TELL_EVERY_S) -> int:
-    """Run the dispatcher of a folder to its end; its exit code. KeyboardInterrupt stops it first, a second one ends what is in flight, a third one kills it."""
+    """Run the dispatcher of a folder to its end; its exit code. KeyboardInterrupt stops it; a second one ends what is in
+    flight, a third one kills it."""
     is_live = console.is_terminal
     with subprocess.Popen(command, stderr=subprocess.PIPE if is_live else None) as process:
         try:

@@ -283,7 +283,9 @@ def test_a_patience_that_is_no_number_is_the_usual_one() -> None:
 
 def test_no_courier_is_started_for_a_receiver_whose_variable_is_not_set(folder: RunFolder) -> None:
     assert start_courier(folder, {}) is None
-    assert not keep_trying(folder, {}, patience_s=60, first_pause_s=30), "not all is told, and it does not wait for that"
+    assert not keep_trying(folder, {}, patience_s=60, first_pause_s=30), (
+        "not all is told, and it does not wait for that"
+    )
 
 
 @pytest.mark.parametrize("endless", ["nan", "inf"])
