@@ -57,7 +57,6 @@ def tell_again(run: str) -> int:
     deadline = time.monotonic() + _ALL_PATIENCE_S
     told, is_whole = 0, True
     left: list[Waiting] = []
-    busy: list[LeaseholdError] = []
     for folder in folders:
         patience_s = max(1.0, min(_RUN_PATIENCE_S, deadline - time.monotonic()))
         try:

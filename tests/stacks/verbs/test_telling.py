@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from schemas.errors import LeaseholdError, SpecError
-from schemas.files import hold_lock
 from schemas.notify import NotifyTarget
 from stacks.notifications import courier as courier_module
 from stacks.notifications.notifier import Notifier
@@ -103,12 +102,13 @@ def test_notify_of_all_runs_does_not_say_that_nothing_is_left_while_another_proc
     assert tell_again("") == 0
 
 
-def test_notify_of_a_run_whose_plan_is_gone_says_that(folder: RunFolder) -> None:
+def test_notify_of_a_run_whose_plan_is_gone_says_that(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder.plan.unlink()
 
     with pytest.raises(SpecError, match="this run has no plan"):
         tell_again("tickets-1")
-    assert tell_again("") == 0
+    assert tell_again("") == 1
+    assert "this run has no plan" in capsys.readouterr().err
 
 
 def test_the_status_of_a_run_names_who_has_not_been_told_and_what_to_do(
@@ -168,15 +168,6 @@ def test_notify_says_of_a_folder_that_cannot_be_used_why_and_tells_the_other_run
     assert "odd-one: its notifications cannot be told (Is a directory)" in " ".join(said.err.split())
     with pytest.raises(LeaseholdError, match="Is a directory"):
         tell_again("odd-one")
-
-
-def test_notify_without_a_name_leaves_the_news_of_a_run_at_work_to_that_run(
-    folder: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with hold_lock(folder.notifications_lock, exclusive=True, timeout_s=0):
-        assert tell_again("") == 0
-
-    assert capsys.readouterr() == ("no run has news left to tell\n", "")
 
 
 def test_notify_takes_a_plan_that_cannot_be_read_for_no_other_process(folder: RunFolder) -> None:
